@@ -1,0 +1,144 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+)
+
+// body is what the guard has read of a request's body.
+type body struct {
+	bytes []byte
+	whole bool // bytes is all there is
+	err   error
+}
+
+// firstRead is how much room is made for a body before its first byte is there,
+// so that a client cannot reserve more memory than it sends.
+const firstRead = 4 << 10
+
+// longestBlank is the longest body that the console's URL check can have: two
+// braces and some white space.
+const longestBlank = 16
+
+// read reads the whole body, of at most limit bytes.
+func (b *body) read(r *http.Request, limit int64) error {
+	if !isIdentity(r.Header["Content-Encoding"]) {
+		return &callback.Rejection{Reason: callback.ReasonEncoding, Detail: "want a body without Content-Encoding"}
+	}
+	if r.ContentLength > limit {
+		return tooLarge(limit)
+	}
+	if err := b.readUpTo(r, limit); err != nil {
+		return err
+	}
+	if !b.whole {
+		return tooLarge(limit)
+	}
+	return nil
+}
+
+// readUpTo reads until the body ends or is longer than limit.
+func (b *body) readUpTo(r *http.Request, limit int64) error {
+	if r.Body == nil {
+		b.whole = true
+		return nil
+	}
+	var buf bytes.Buffer
+	buf.Grow(int(min(max(r.ContentLength, 0), firstRead)) + bytes.MinRead)
+	_, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
+	b.bytes, b.err = buf.Bytes(), err
+	if err != nil {
+		return unreadable(err)
+	}
+	b.whole = int64(len(b.bytes)) <= limit
+	return nil
+}
+
+// peek reads as much of a body that nothing was read of as tells whether it is
+// blank. It reports false where that cannot be.
+func (b *body) peek(r *http.Request) bool {
+	if b.bytes != nil || b.whole || b.err != nil {
+		return b.whole
+	}
+	if r.ContentLength > longestBlank || !isIdentity(r.Header["Content-Encoding"]) {
+		return false
+	}
+	return b.readUpTo(r, longestBlank) == nil && b.whole
+}
+
+// touched reports whether any of the body was asked for.
+func (b *body) touched() bool { return b.whole || b.err != nil || b.bytes != nil }
+
+// giveBack makes the request's body what it was before it was read.
+func (b *body) giveBack(r *http.Request) {
+	switch {
+	case b.whole:
+		setBody(r, b.bytes)
+	case b.touched():
+		r.Body = rest{io.MultiReader(bytes.NewReader(b.bytes), &failing{r.Body, b.err}), r.Body}
+	}
+}
+
+// setBody gives the request a body that is in memory. Without any of these the
+// proxy behind would send it chunked, wait for a 100 Continue that already came,
+// or could not send it again over a fresh connection.
+func setBody(r *http.Request, body []byte) {
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	r.ContentLength = int64(len(body))
+	r.TransferEncoding = nil
+	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	r.Header.Del("Expect")
+}
+
+// rest is a body of which a part was read.
+type rest struct {
+	io.Reader
+	io.Closer
+}
+
+// failing repeats the error that ended an earlier read.
+type failing struct {
+	io.Reader
+	err error
+}
+
+func (f *failing) Read(p []byte) (int, error) {
+	if f.err != nil {
+		return 0, f.err
+	}
+	return f.Reader.Read(p)
+}
+
+func tooLarge(limit int64) error {
+	return &callback.Rejection{
+		Reason: callback.ReasonTooLarge, Detail: "want a body of at most " + strconv.FormatInt(limit, 10) + " bytes",
+	}
+}
+
+// unreadable explains an error of reading. The size may also have been limited
+// by a request_body directive before this one.
+func unreadable(err error) error {
+	if limit, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return tooLarge(limit.Limit)
+	}
+	detail := "the body ended before it was whole"
+	if isTimeout(err) {
+		detail = "the body did not arrive in time"
+	}
+	return &callback.Rejection{Reason: callback.ReasonBody, Detail: detail}
+}
+
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout()
+}

@@ -1,0 +1,43 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package callback
+
+import "github.com/go-json-experiment/json"
+
+// Answer is what Tencent expects in return for a callback: HTTP 200 with these
+// three fields, always all of them. For after-callbacks it is an acknowledgement;
+// for before-callbacks ErrorCode is the verdict. See
+// https://www.tencentcloud.com/document/product/1047/34354.
+type Answer struct {
+	// "OK" when the callback was processed, "FAIL" when it was not.
+	ActionStatus string `json:"ActionStatus"`
+
+	// Text for the end user where ErrorCode is one of the app's own codes.
+	ErrorInfo string `json:"ErrorInfo"`
+
+	// 0 allows; 1 forbids; 2 discards silently (send-message commands only);
+	// or a code of the app's own in the range of the command's family.
+	ErrorCode int `json:"ErrorCode"`
+}
+
+// OK is the answer that acknowledges an after-callback and allows a
+// before-callback.
+func OK() Answer { return Answer{ActionStatus: "OK"} }
+
+// Fail is the answer of an endpoint that refused or could not process the
+// callback. It is no verdict: Tencent allows the action of a before-callback
+// whose answer fails, unless the console says otherwise.
+func Fail(info string) Answer {
+	return Answer{ActionStatus: "FAIL", ErrorInfo: info, ErrorCode: 1}
+}
+
+// JSON returns the answer as Tencent prints it.
+func (a Answer) JSON() []byte {
+	b, err := json.Marshal(a)
+	if err != nil { // only text that is not UTF-8 can do this
+		a.ErrorInfo = ""
+		b, _ = json.Marshal(a)
+	}
+	return b
+}

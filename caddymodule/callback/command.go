@@ -1,0 +1,117 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package callback
+
+import (
+	"slices"
+	"strings"
+)
+
+// Class says when Tencent sends a callback, and so what its answer means.
+type Class string
+
+const (
+	// Before is the class of callbacks that ask: the answer is a verdict, and
+	// Tencent waits 2 seconds for it and never asks again.
+	Before Class = "before"
+	// After is the class of callbacks that tell: the answer is only noted.
+	After Class = "after"
+)
+
+// ClassOf returns the class of a command by Tencent's naming, which holds for
+// every known command and is the best guess for a new one.
+func ClassOf(command string) Class {
+	if strings.Contains(command, "CallbackBefore") || strings.Contains(command, "CallbackPrev") {
+		return Before
+	}
+	return After
+}
+
+// Command describes one callback command: what [Inspect] demands of its payload.
+type Command struct {
+	// The CallbackCommand, as in the query.
+	Name string `json:"name"`
+
+	// Before or After.
+	Class Class `json:"class"`
+
+	// The part of the product that it belongs to, such as "group" or "c2c".
+	Family string `json:"family"`
+
+	// The payload's fields. Without any, the payload is checked as strict JSON
+	// and for its CallbackCommand, and otherwise taken as it is.
+	Fields []Field `json:"fields,omitempty"`
+}
+
+// Field describes one field of a payload, or of an object in it.
+type Field struct {
+	// The name, in the exact case of the wire.
+	Name string `json:"name"`
+
+	// What the value may be. Alternatives are combined with |.
+	Type Type `json:"type"`
+
+	// Whether the field is in every version and every sample seen. Any other may
+	// be absent.
+	Required bool `json:"required,omitempty"`
+
+	// The least value of an integer, number of elements of an array, or number
+	// of bytes of a string.
+	Min int64 `json:"min,omitempty"`
+
+	// The fields of the object, or of each object in the array.
+	Fields []Field `json:"fields,omitempty"`
+}
+
+// Type is a set of JSON types.
+type Type uint16
+
+// The types that fields of callbacks have.
+const (
+	String  Type = 1 << iota // a string
+	Integer                  // a number without fraction or exponent that fits 64 bits with sign
+	Uint32                   // an Integer from 0 to 4294967295
+	Digits                   // a string of decimal digits that fits 64 bits with sign
+	Object                   // an object, with the field's Fields
+	Array                    // an array of anything
+	Strings                  // an array of strings
+	Objects                  // an array of objects, each with the field's Fields
+)
+
+// typeNames are Tencent's words for the types, in the order of the bits.
+var typeNames = [...]string{"String", "Integer", "Integer (uint32)", "String of digits", "Object", "Array", "Array of Strings", "Array of Objects"}
+
+// String returns Tencent's words for the types of the set, separated by " or ".
+func (t Type) String() string {
+	var names []string
+	for i, name := range typeNames {
+		if t&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, " or ")
+}
+
+// MarshalText returns what String returns.
+func (t Type) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// Commands returns every known command, the front example first, the others by
+// family.
+func Commands() []Command {
+	return slices.Clone(commands)
+}
+
+// Lookup returns the command of that name, in exact case.
+func Lookup(name string) (Command, bool) {
+	c, ok := schemas[name]
+	if !ok {
+		return Command{}, false
+	}
+	return c.Command, true
+}
+
+// commands is the whole table, one family a file.
+var commands = slices.Concat(
+	groupCommands,
+)

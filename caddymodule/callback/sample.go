@@ -1,0 +1,94 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package callback
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Sample returns a payload of the command that [Inspect] accepts, with every
+// field of its schema, for trying things out. It is on one line, as on the wire.
+func Sample(command string) []byte {
+	fields := []Field{callbackCommand}
+	if c, ok := Lookup(command); ok && len(c.Fields) > 0 {
+		fields = c.Fields
+	}
+	var buf bytes.Buffer
+	enc := jsontext.NewEncoder(&buf)
+	if err := sampleObject(enc, command, fields); err != nil {
+		panic(fmt.Sprintf("callback: sample of %s: %v", command, err)) // the table is wrong, which its tests show
+	}
+	return bytes.TrimSpace(buf.Bytes())
+}
+
+func sampleObject(enc *jsontext.Encoder, command string, fields []Field) error {
+	if err := enc.WriteToken(jsontext.BeginObject); err != nil {
+		return err
+	}
+	for _, f := range fields {
+		if err := enc.WriteToken(jsontext.String(f.Name)); err != nil {
+			return err
+		}
+		if err := sampleValue(enc, command, f); err != nil {
+			return err
+		}
+	}
+	return enc.WriteToken(jsontext.EndObject)
+}
+
+func sampleValue(enc *jsontext.Encoder, command string, f Field) error {
+	switch {
+	case f.Name == "CallbackCommand":
+		return enc.WriteToken(jsontext.String(command))
+	case f.Type&(Objects|Array|Strings) != 0:
+		return sampleArray(enc, command, f)
+	case f.Type&Object != 0 && len(f.Fields) > 0:
+		return sampleObject(enc, command, f.Fields)
+	}
+	return json.MarshalEncode(enc, sampleScalar(f))
+}
+
+func sampleArray(enc *jsontext.Encoder, command string, f Field) error {
+	if err := enc.WriteToken(jsontext.BeginArray); err != nil {
+		return err
+	}
+	var err error
+	switch element, known := samples[f.Name]; {
+	case known:
+		err = json.MarshalEncode(enc, element)
+	case f.Type&Objects != 0:
+		err = sampleObject(enc, command, f.Fields)
+	default:
+		err = json.MarshalEncode(enc, "sample")
+	}
+	if err != nil {
+		return err
+	}
+	return enc.WriteToken(jsontext.EndArray)
+}
+
+func sampleScalar(f Field) any {
+	if value, known := samples[f.Name]; known {
+		return value
+	}
+	if f.Type&String != 0 {
+		return "sample"
+	}
+	return 1
+}
+
+// samples are the values of Tencent's own samples, by field.
+var samples = map[string]any{
+	"Operator_Account": "admin",
+	"Type":             "Community",
+	"GroupId":          "1213456",
+	"MsgSeq":           130,
+	"MsgId":            "144115213033478435-1739361321-2512805311",
+	"TopicId":          "@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic",
+	"EventTime":        1670574414123,
+}

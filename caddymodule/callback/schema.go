@@ -1,0 +1,157 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package callback
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// schema is a Command prepared for one pass over a payload.
+type schema struct {
+	Command
+	object *object
+}
+
+// object is the prepared form of a list of Fields.
+type object struct {
+	fields   []field
+	required uint64 // a bit for each field that must be there
+}
+
+type field struct {
+	Field
+	quoted string // the name as it nearly always stands in a payload
+	role   role
+	object *object // of Fields
+}
+
+// role says what of the Event a field fills.
+type role uint8
+
+const (
+	roleNone role = iota
+	roleCommand
+	roleGroupID
+	roleTopicID
+	roleOperator
+	roleGroupType
+	roleEventTime
+	roleMsgSeq
+	roleIdentity // fills nothing, but tells one event from another
+)
+
+// roles are given by name: the envelope's fields mean the same in every command,
+// and the requester has a different name by command, but one in each.
+var roles = map[string]role{
+	"CallbackCommand":   roleCommand,
+	"GroupId":           roleGroupID,
+	"TopicId":           roleTopicID,
+	"Operator_Account":  roleOperator,
+	"Requestor_Account": roleOperator,
+	"Requester_Account": roleOperator,
+	"Report_Account":    roleOperator,
+	"Admin_Account":     roleOperator,
+	"Type":              roleGroupType,
+	"EventTime":         roleEventTime,
+	"MsgSeq":            roleMsgSeq,
+	"MsgKey":            roleIdentity,
+	"MsgID":             roleIdentity,
+}
+
+// deepRoles are those that also hold in objects inside the payload.
+var deepRoles = map[string]role{
+	"CallbackCommand": roleCommand,
+	"MsgSeq":          roleMsgSeq,
+	"MsgKey":          roleIdentity,
+	"EventTime":       roleIdentity,
+}
+
+var (
+	schemas = prepareAll(commands)
+
+	// anyCommand is for commands without a schema. Nothing may be demanded of
+	// their payload but that its CallbackCommand, if any, is the query's.
+	anyCommand = &schema{object: prepare([]Field{
+		{Name: "CallbackCommand", Type: String},
+		{Name: "GroupId", Type: anyType},
+		{Name: "TopicId", Type: anyType},
+		{Name: "Operator_Account", Type: anyType},
+		{Name: "Type", Type: anyType},
+		{Name: "EventTime", Type: anyType},
+	}, roles)}
+)
+
+const anyType Type = 1<<15 | 1<<14 // taken as it is, also null
+
+func prepareAll(commands []Command) map[string]*schema {
+	all := make(map[string]*schema, len(commands))
+	for _, c := range commands {
+		s := &schema{Command: c}
+		if len(c.Fields) > 0 {
+			s.object = prepare(c.Fields, roles)
+		}
+		all[c.Name] = s
+	}
+	return all
+}
+
+func prepare(fields []Field, roles map[string]role) *object {
+	o := &object{fields: make([]field, len(fields))}
+	for i, f := range fields {
+		o.fields[i] = field{Field: f, quoted: strconv.Quote(f.Name), role: roles[f.Name], object: prepareNested(f)}
+		if f.Required {
+			o.required |= 1 << i
+		}
+	}
+	return o
+}
+
+func prepareNested(f Field) *object {
+	if len(f.Fields) == 0 {
+		return nil
+	}
+	return prepare(f.Fields, deepRoles)
+}
+
+// classOf returns the class of the command that the schema was found for.
+func (s *schema) classOf(command string) Class {
+	if s == anyCommand {
+		return ClassOf(command)
+	}
+	return s.Class
+}
+
+func schemaOf(command string) *schema {
+	if s := schemas[command]; s != nil && s.object != nil {
+		return s
+	}
+	return anyCommand
+}
+
+// find returns the index of the field of that quoted name, -1 if there is none
+// or the name is escaped. It begins at hint, where the next field is when they
+// come in the table's order.
+func (o *object) find(quoted []byte, hint int) int {
+	for i := range o.fields {
+		if i += hint; i >= len(o.fields) {
+			i -= len(o.fields)
+		}
+		if o.fields[i].quoted == string(quoted) {
+			return i
+		}
+	}
+	return -1
+}
+
+// fold returns the index of the field whose name a case-insensitive parser would
+// take the name for, -1 if there is none.
+func (o *object) fold(name []byte) int {
+	for i := range o.fields {
+		if bytes.EqualFold([]byte(o.fields[i].Name), name) {
+			return i
+		}
+	}
+	return -1
+}

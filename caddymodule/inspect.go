@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+)
+
+// call is what the guard knows of one request.
+type call struct {
+	query     callback.Query
+	app       *app // nil if SdkAppid is not one of ours
+	verified  bool // Sign is good
+	body      body
+	event     callback.Event
+	action    string
+	rejection *callback.Rejection // nil if the callback is good
+}
+
+// inspect judges a request and finds its rule. It writes nothing, and reads the
+// body only if everything before it is good.
+func (h *Handler) inspect(r *http.Request) *call {
+	c := new(call)
+	rule, err := h.judge(r, c)
+	switch {
+	case h.isConsoleCheck(r, c, err):
+		c.action = actionConsoleCheck
+		return c
+	case err != nil:
+		c.refuse(err)
+		c.action = actionReject
+	default:
+		c.action = rule.Action
+	}
+	if h.Mode == modeReport {
+		c.action = actionForward
+	}
+	return c
+}
+
+// judge makes the checks in their order, the cheap ones first.
+func (h *Handler) judge(r *http.Request, c *call) (rule *Rule, err error) {
+	if r.Method != http.MethodPost {
+		return nil, &callback.Rejection{Reason: callback.ReasonMethod, Detail: "want POST"}
+	}
+	if c.query, err = callback.ParseQuery(r.URL.RawQuery); err != nil {
+		return nil, err
+	}
+	if c.app = h.apps[c.query.SdkAppID]; c.app == nil {
+		return nil, foreignApp(c.query)
+	}
+	if c.app.verifier != nil {
+		if _, _, err := c.app.verifier.Verify(c.query); err != nil {
+			return nil, err
+		}
+		c.verified = true
+	}
+	if rule, err = h.rules.find(c.query.CallbackCommand); err != nil {
+		return nil, err
+	}
+	if err := c.body.read(r, h.MaxBody); err != nil {
+		return nil, err
+	}
+	c.event, err = callback.Inspect(c.body.bytes, c.query.CallbackCommand)
+	return rule, err
+}
+
+func foreignApp(q callback.Query) error {
+	detail := "is not an app of this guard"
+	if q.SdkAppID == "" {
+		detail = "the parameter is missing"
+	}
+	return &callback.Rejection{Reason: callback.ReasonApp, Path: "SdkAppid", Detail: detail}
+}
+
+// isConsoleCheck reports whether the request, which judge refused with err, is
+// the console's check of the URL. The console may leave out the parameters of a
+// callback, so that only the Sign tells, of any of the apps.
+func (h *Handler) isConsoleCheck(r *http.Request, c *call, err error) bool {
+	if err == nil || !h.consoleCheck || r.Method != http.MethodPost {
+		return false
+	}
+	if !c.verified {
+		if _, _, err := h.anyToken.Verify(c.query); err != nil {
+			return false
+		}
+	}
+	if !c.body.peek(r) {
+		return false
+	}
+	return isBlank(c.body.bytes)
+}
+
+// isBlank reports whether the body is empty or {}.
+func isBlank(body []byte) bool {
+	inside, ok := bytes.CutPrefix(bytes.TrimSpace(body), []byte("{"))
+	if !ok {
+		return len(bytes.TrimSpace(body)) == 0
+	}
+	inside, ok = bytes.CutSuffix(inside, []byte("}"))
+	return ok && len(bytes.TrimSpace(inside)) == 0
+}
+
+// refuse keeps why the callback is refused.
+func (c *call) refuse(err error) {
+	c.rejection, _ = errors.AsType[*callback.Rejection](err) // every error of package callback is one
+}
+
+// class is that of the command in the query, empty without one.
+func (c *call) class() callback.Class {
+	if c.query.CallbackCommand == "" {
+		return ""
+	}
+	return callback.ClassOf(c.query.CallbackCommand)
+}
+
+func isIdentity(encodings []string) bool {
+	for _, e := range encodings {
+		if e != "" && !strings.EqualFold(e, "identity") {
+			return false
+		}
+	}
+	return true
+}
