@@ -19,6 +19,19 @@ type Answer struct {
 	// 0 allows; 1 forbids; 2 discards silently (send-message commands only);
 	// or a code of the app's own in the range of the command's family.
 	ErrorCode int `json:"ErrorCode"`
+
+	// The verdict on each target of a friend request, whose ErrorCode Tencent
+	// ignores.
+	ResultItem []ResultItem `json:"ResultItem,omitempty"`
+}
+
+// ResultItem is the verdict on one target of Sns.CallbackPrevFriendAdd
+// (https://trtc.io/document/43468) or Sns.CallbackPrevFriendResponse
+// (https://trtc.io/document/43467).
+type ResultItem struct {
+	ToAccount  string `json:"To_Account"`
+	ResultCode int    `json:"ResultCode"` // 0 allows, 38000 to 39000 forbid
+	ResultInfo string `json:"ResultInfo"`
 }
 
 // OK is the answer that acknowledges an after-callback and allows a

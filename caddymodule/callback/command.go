@@ -42,6 +42,10 @@ type Command struct {
 	// The payload's fields. Without any, the payload is checked as strict JSON
 	// and for its CallbackCommand, and otherwise taken as it is.
 	Fields []Field `json:"fields,omitempty"`
+
+	// The ErrorCodes that forbid, of a Before command; the first one is the plain
+	// refusal.
+	Codes []CodeRange `json:"codes,omitempty"`
 }
 
 // Field describes one field of a payload, or of an object in it.
@@ -113,5 +117,6 @@ func Lookup(name string) (Command, bool) {
 
 // commands is the whole table, one family a file.
 var commands = slices.Concat(
-	groupCommands,
+	groupCommands, topicCommands, c2cCommands, snsCommands, stateCommands,
+	officialAccountCommands, botCommands, pushCommands, otherCommands,
 )

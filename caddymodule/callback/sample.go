@@ -50,7 +50,7 @@ func sampleValue(enc *jsontext.Encoder, command string, f Field) error {
 	case f.Type&Object != 0 && len(f.Fields) > 0:
 		return sampleObject(enc, command, f.Fields)
 	}
-	return json.MarshalEncode(enc, sampleScalar(f))
+	return json.MarshalEncode(enc, sampleScalar(f), json.Deterministic(true))
 }
 
 func sampleArray(enc *jsontext.Encoder, command string, f Field) error {
@@ -60,7 +60,7 @@ func sampleArray(enc *jsontext.Encoder, command string, f Field) error {
 	var err error
 	switch element, known := samples[f.Name]; {
 	case known:
-		err = json.MarshalEncode(enc, element)
+		err = json.MarshalEncode(enc, element, json.Deterministic(true))
 	case f.Type&Objects != 0:
 		err = sampleObject(enc, command, f.Fields)
 	default:
@@ -82,13 +82,30 @@ func sampleScalar(f Field) any {
 	return 1
 }
 
-// samples are the values of Tencent's own samples, by field.
+// samples are the values of Tencent's own samples, by field. Of an array it is
+// one element.
 var samples = map[string]any{
 	"Operator_Account": "admin",
-	"Type":             "Community",
-	"GroupId":          "1213456",
-	"MsgSeq":           130,
-	"MsgId":            "144115213033478435-1739361321-2512805311",
-	"TopicId":          "@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic",
-	"EventTime":        1670574414123,
+	"From_Account":     "jared",
+	"To_Account":       "jonh",
+	"Owner_Account":    "leckie",
+	"Member_Account":   "bob",
+	"Official_Account": "@TOA#_2MYTQ6TGB",
+
+	"Type":    "Community",
+	"GroupId": "1213456",
+	"TopicId": "@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic",
+	"Name":    "MyFirstGroup",
+
+	"MsgSeq":    130,
+	"MsgRandom": 2837546,
+	"Random":    2804799576,
+	"MsgTime":   1557481126,
+	"MsgKey":    "48374_2837546_1557481126",
+	"MsgId":     "144115213033478435-1739361321-2512805311",
+	"MsgBody": map[string]any{
+		"MsgType": "TIMTextElem", "MsgContent": map[string]any{"Text": "red packet"},
+	},
+
+	"EventTime": 1670574414123,
 }

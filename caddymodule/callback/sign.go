@@ -58,9 +58,10 @@ func NewVerifier(tokens []string, window time.Duration, now func() time.Time) (*
 
 // Verify checks the query's Sign and RequestTime. It returns the position of the
 // token that made the Sign, counted from 1 in the order given to NewVerifier,
-// and how far the local clock is ahead of RequestTime. The skew is also
-// returned, with token 0, when only the Sign is wrong. Its errors have the reason
-// unsigned, stale or sign.
+// and how far the local clock is ahead of RequestTime. Both are also returned
+// with the error for a callback that is stale but truly signed, so that a wrong
+// clock can be told from a forged call; otherwise they are 0. Its errors have the
+// reason unsigned, stale or sign.
 func (v *Verifier) Verify(q Query) (token int, skew time.Duration, err error) {
 	if q.Sign == "" {
 		return 0, 0, reject(ReasonUnsigned, "Sign", "the parameter is missing; switch authentication on in the console")
@@ -72,16 +73,18 @@ func (v *Verifier) Verify(q Query) (token int, skew time.Duration, err error) {
 	if !ok {
 		return 0, 0, reject(ReasonStale, "RequestTime", "want exactly 10 decimal digits, the Unix time in seconds")
 	}
+	token, ok = v.match(q.Sign, q.RequestTime)
 	now := v.now()
-	skew = now.Sub(time.Unix(requested, 0))
+	if ok {
+		skew = now.Sub(time.Unix(requested, 0))
+	}
 	// Whole seconds, because RequestTime has no fraction: a call at the edge of the
 	// window must not depend on the local clock's milliseconds.
 	if off := time.Duration(now.Unix()-requested) * time.Second; off > v.window || off < -v.window {
-		return 0, 0, reject(ReasonStale, "RequestTime", "outside the window; check that this machine's clock is right")
+		return token, skew, reject(ReasonStale, "RequestTime", "outside the window; check that this machine's clock is right")
 	}
-	token, ok = v.match(q.Sign, q.RequestTime)
 	if !ok {
-		return 0, skew, reject(ReasonSign, "Sign", "matches no token of this app")
+		return 0, 0, reject(ReasonSign, "Sign", "matches no token of this app")
 	}
 	return token, skew, nil
 }
