@@ -40,23 +40,27 @@ func (c *call) statusCode() int {
 }
 
 // reject refuses the callback.
-func (h *Handler) reject(w http.ResponseWriter, r *http.Request, c *call) error {
+func (h *Handler) reject(w http.ResponseWriter, c *call) error {
 	switch c.rejection.Reason {
 	case callback.ReasonMethod:
 		w.Header().Set("Allow", http.MethodPost)
 	case callback.ReasonEncoding:
 		w.Header().Set("Accept-Encoding", "identity")
 	}
-	if r.ProtoMajor == 1 && (c.body.touched() || r.Header.Get("Expect") != "") && !c.body.whole {
-		// The rest of the body is not wanted. Without this the server waits for it
-		// before it answers, and the client for a 100 Continue before it sends it.
-		w.Header().Set("Connection", "close")
-	}
 	if h.Rejections == rejectionsHandleErrors {
 		return caddyhttp.Error(c.statusCode(), c.rejection)
 	}
 	writeAnswer(w, c.statusCode(), callback.Fail(c.rejection.Error()).JSON())
 	return nil
+}
+
+// closeUnread gives the connection up if the rest of a body is not wanted.
+// Without this the server waits for it before it answers, and the client for a
+// 100 Continue before it sends it.
+func (c *call) closeUnread(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 && !c.body.whole && (c.body.touched() || r.Header.Get("Expect") != "") {
+		w.Header().Set("Connection", "close")
+	}
 }
 
 func writeAnswer(w http.ResponseWriter, status int, answer []byte) {

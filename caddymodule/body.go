@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 )
@@ -19,6 +20,7 @@ type body struct {
 	bytes []byte
 	whole bool // bytes is all there is
 	err   error
+	took  time.Duration // to arrive
 }
 
 // firstRead is how much room is made for a body before its first byte is there,
@@ -54,8 +56,9 @@ func (b *body) readUpTo(r *http.Request, limit int64) error {
 	}
 	var buf bytes.Buffer
 	buf.Grow(int(min(max(r.ContentLength, 0), firstRead)) + bytes.MinRead)
+	start := time.Now()
 	_, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
-	b.bytes, b.err = buf.Bytes(), err
+	b.bytes, b.err, b.took = buf.Bytes(), err, time.Since(start)
 	if err != nil {
 		return unreadable(err)
 	}

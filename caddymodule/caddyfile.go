@@ -5,6 +5,7 @@ package caddymodule
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/dustin/go-humanize"
 
@@ -33,7 +34,13 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //
 //	tim_callback [<matcher>] [<sdk_app_id>...] {
 //		app           <sdk_app_id> [<token>...]
-//		on            <command>... forward|ack|reject
+//		on            <command>... forward [{
+//			deadline <duration>
+//			fallback none|allow|forbid [<code> [<info>]]
+//		}]
+//		on            <command>... ack
+//		on            <command>... forbid [<code> [<info>]]
+//		on            <command>... reject
 //		mode          enforce|report
 //		window        <duration>
 //		max_body      <size>
@@ -75,7 +82,7 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 	case "rejections":
 		return oneOf(d, &h.Rejections, rejectionsAnswer, rejectionsHandleErrors)
 	case "window":
-		return h.unmarshalWindow(d)
+		return positiveDuration(d, &h.Window)
 	case "max_body":
 		return h.unmarshalMaxBody(d)
 	case "strip_auth":
@@ -121,13 +128,80 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 		return d.Errf("on: want <command>... and then one of %v", actions)
 	}
 	rule := Rule{Commands: args[:i], Action: args[i]}
-	if len(args) > i+1 {
-		return d.Errf("on … %s: takes no argument, but %q stands after it", rule.Action, args[i+1])
+	rest := args[i+1:]
+	if rule.Action == actionForbid {
+		if err := codeAndInfo(d, "forbid", rest, &rule.Code, &rule.Info); err != nil {
+			return err
+		}
+	} else if len(rest) > 0 {
+		return d.Errf("on … %s: takes no argument, but %q stands after it", rule.Action, rest[0])
 	}
-	if err := rule.check(); err != nil {
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := rule.unmarshalOption(d); err != nil {
+			return err
+		}
+	}
+	if err := rule.check(h.Rules); err != nil {
 		return d.Errf("on: %v", err)
 	}
 	h.Rules = append(h.Rules, rule)
+	return nil
+}
+
+func (r *Rule) unmarshalOption(d *caddyfile.Dispenser) error {
+	if r.Action != actionForward {
+		return d.Errf("on … %s takes no block; forward does", r.Action)
+	}
+	switch name := d.Val(); name {
+	case "deadline":
+		return positiveDuration(d, &r.Deadline)
+	case "fallback":
+		args := d.RemainingArgs()
+		switch {
+		case len(args) == 0 || !slices.Contains(verdicts, args[0]):
+			return d.Errf("fallback: want one of %v", verdicts)
+		case args[0] == verdictForbid:
+			r.Fallback = &Fallback{Verdict: verdictForbid}
+			return codeAndInfo(d, "fallback forbid", args[1:], &r.Fallback.Code, &r.Fallback.Info)
+		case len(args) > 1:
+			return d.Errf("fallback %s takes no argument, but %q stands after it", args[0], args[1])
+		case args[0] != verdictNone:
+			r.Fallback = &Fallback{Verdict: args[0]}
+		}
+		return nil
+	default:
+		return d.Errf("unrecognized option %q of forward: want deadline or fallback", name)
+	}
+}
+
+// codeAndInfo reads what may stand after forbid.
+func codeAndInfo(d *caddyfile.Dispenser, what string, args []string, code *int, info *string) (err error) {
+	if len(args) > 2 {
+		return d.Errf("%s: want [<code> [<info>]]; put an info of several words in quotes", what)
+	}
+	if len(args) > 0 {
+		if *code, err = strconv.Atoi(args[0]); err != nil || *code < 1 {
+			return d.Errf("%s: code %q: want a positive number", what, args[0])
+		}
+	}
+	if len(args) > 1 {
+		*info = args[1]
+	}
+	return nil
+}
+
+// positiveDuration reads the one argument.
+func positiveDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
+	name := d.Val()
+	var text string
+	if !d.AllArgs(&text) {
+		return d.Errf("%s: want one duration, such as 1m", name)
+	}
+	duration, err := caddy.ParseDuration(text)
+	if err != nil || duration <= 0 {
+		return d.Errf("%s %q: want a positive duration, such as 1m", name, text)
+	}
+	*value = caddy.Duration(duration)
 	return nil
 }
 
@@ -137,19 +211,6 @@ func oneOf(d *caddyfile.Dispenser, value *string, words ...string) error {
 	if !d.AllArgs(value) || !slices.Contains(words, *value) {
 		return d.Errf("%s: want one of %v", name, words)
 	}
-	return nil
-}
-
-func (h *Handler) unmarshalWindow(d *caddyfile.Dispenser) error {
-	var text string
-	if !d.AllArgs(&text) {
-		return d.Errf("window: want one duration, such as 1m")
-	}
-	window, err := caddy.ParseDuration(text)
-	if err != nil || window <= 0 {
-		return d.Errf("window %q: want a positive duration, such as 1m", text)
-	}
-	h.Window = caddy.Duration(window)
 	return nil
 }
 

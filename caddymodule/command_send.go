@@ -38,10 +38,12 @@ func sendCommand() *cobra.Command {
 	var s sender
 	var bodyFile string
 	var asJSON bool
-	cmd := subcommand("send URL [--app <sdk_app_id>] [--token <token>] [--command <command>] [--body FILE|-] [--json]",
-		"Sends a signed callback to a URL", `
+	var l load
+	cmd := subcommand("send URL [--app <sdk_app_id>] [--token <token>] [--command <command>] [--body FILE|-] [--count <n>] [--concurrency <n>] [--rate <n>] [--json]",
+		"Sends signed callbacks to a URL", `
 Sends a callback to a URL as Tencent does, signed if there is a token, and
-prints the answer. Exits with 1 if the answer is not OK.
+prints the answer. With --count it sends many, shows its progress on a terminal,
+and prints the answers and latencies. Exits with 1 if an answer is not OK.
 
 The token may be a placeholder such as {env.TOKEN} or {file./run/secrets/token},
 which keeps it out of the process list.`,
@@ -56,6 +58,9 @@ which keeps it out of the process list.`,
 					return err
 				}
 			}
+			if l.count > 1 {
+				return l.run(cmd, &s, asJSON)
+			}
 			return s.sendOne(cmd.Context(), cmd.OutOrStdout(), asJSON)
 		})
 	flags := cmd.Flags()
@@ -65,6 +70,9 @@ which keeps it out of the process list.`,
 	flags.StringVar(&s.command, "command", callback.RecallCommand, "CallbackCommand")
 	flags.StringVar(&bodyFile, "body", "", "send this file's payload, - for standard input (default: a sample of the command)")
 	flags.DurationVar(&s.client.Timeout, "timeout", 2*time.Second, "how long to wait for the answer; Tencent waits 2s")
+	flags.IntVar(&l.count, "count", 1, "how many to send")
+	flags.IntVar(&l.concurrency, "concurrency", 1, "how many to send at a time")
+	flags.Float64Var(&l.rate, "rate", 0, "how many to send per second at most (default: no limit)")
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }

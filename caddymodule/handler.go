@@ -49,7 +49,7 @@ func init() {
 // `{http.tim_callback.msg_seqs}` | MsgSeq of the messages it is about, separated by commas
 // `{http.tim_callback.opt_platform}` | OptPlatform of the query
 // `{http.tim_callback.client_ip}` | ClientIP of the query: the end user's address, not the peer's
-// `{http.tim_callback.action}` | What the guard did: `forward`, `ack`, `reject`, or `console_check`
+// `{http.tim_callback.action}` | What the guard did: `forward`, `ack`, `forbid`, `reject`, or `console_check`
 // `{http.tim_callback.reason}` | Why the callback was refused, or in report mode would have been
 // `{http.tim_callback.path}` | Where the fault is: a parameter's name, or a JSON pointer into the body
 //
@@ -152,7 +152,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.rules = newRuleSet(h.Rules)
 	h.rules.warn(h.logger)
-	return nil
+	return registerMetrics(ctx.GetMetricsRegistry())
 }
 
 func (h *Handler) setDefaults() {
@@ -198,7 +198,7 @@ func (h *Handler) check() error {
 		return fmt.Errorf("name is %q: want at most 64 letters, digits, - and _", h.Name)
 	}
 	for i, rule := range h.Rules {
-		if err := rule.check(); err != nil {
+		if err := rule.check(h.Rules[:i]); err != nil {
 			return fmt.Errorf("on, rule %d: %w", i+1, err)
 		}
 	}
@@ -276,21 +276,30 @@ func (h *Handler) provisionConsoleCheck(tokens []string) (err error) {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	c := h.inspect(r)
 	h.record(r, c)
-	switch c.action {
-	case actionReject:
-		return h.reject(w, r, c)
-	case actionAck, actionConsoleCheck:
-		writeAnswer(w, http.StatusOK, okAnswer)
-		return nil
-	default:
+	if c.action == actionForward {
 		return h.forward(w, r, next, c)
 	}
+	c.closeUnread(w, r)
+	switch {
+	case c.action == actionReject:
+		return h.reject(w, c)
+	case c.fellBack():
+		h.verdict(w, c)
+	case c.action == actionForbid:
+		h.forbid(w, c, c.rule.Code, c.rule.Info)
+	default:
+		writeAnswer(w, http.StatusOK, okAnswer)
+	}
+	return nil
 }
 
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
 	c.body.giveBack(r)
 	if h.StripAuth {
 		stripAuth(r)
+	}
+	if h.Mode == modeEnforce && c.rule.Fallback != nil {
+		return h.forwardOrFallback(w, r, next, c)
 	}
 	return next.ServeHTTP(w, r)
 }

@@ -8,15 +8,21 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
 // call is what the guard knows of one request.
 type call struct {
+	start     time.Time
+	inspected time.Duration // how long it took to judge it
 	query     callback.Query
 	app       *app // nil if SdkAppid is not one of ours
-	verified  bool // Sign is good
+	verified  bool // Sign and RequestTime are good
+	token     int  // position of the token that made the Sign, from 1; 0 if none did
+	skew      time.Duration
+	rule      *Rule // nil if no rule lets the command in
 	body      body
 	event     callback.Event
 	action    string
@@ -26,49 +32,72 @@ type call struct {
 // inspect judges a request and finds its rule. It writes nothing, and reads the
 // body only if everything before it is good.
 func (h *Handler) inspect(r *http.Request) *call {
-	c := new(call)
-	rule, err := h.judge(r, c)
+	c := &call{start: time.Now()}
+	err := h.judge(r, c)
 	switch {
 	case h.isConsoleCheck(r, c, err):
 		c.action = actionConsoleCheck
-		return c
+	case h.Mode == modeReport:
+		c.refuse(err)
+		c.action = actionForward
 	case err != nil:
 		c.refuse(err)
-		c.action = actionReject
+		c.action = c.actionOfRefused()
 	default:
-		c.action = rule.Action
+		c.action = c.rule.Action
 	}
-	if h.Mode == modeReport {
-		c.action = actionForward
-	}
+	c.inspected = time.Since(c.start)
 	return c
 }
 
 // judge makes the checks in their order, the cheap ones first.
-func (h *Handler) judge(r *http.Request, c *call) (rule *Rule, err error) {
+func (h *Handler) judge(r *http.Request, c *call) (err error) {
 	if r.Method != http.MethodPost {
-		return nil, &callback.Rejection{Reason: callback.ReasonMethod, Detail: "want POST"}
+		return &callback.Rejection{Reason: callback.ReasonMethod, Detail: "want POST"}
 	}
 	if c.query, err = callback.ParseQuery(r.URL.RawQuery); err != nil {
-		return nil, err
+		return err
 	}
 	if c.app = h.apps[c.query.SdkAppID]; c.app == nil {
-		return nil, foreignApp(c.query)
+		return foreignApp(c.query)
 	}
 	if c.app.verifier != nil {
-		if _, _, err := c.app.verifier.Verify(c.query); err != nil {
-			return nil, err
+		if c.token, c.skew, err = c.app.verifier.Verify(c.query); err != nil {
+			return err
 		}
 		c.verified = true
 	}
-	if rule, err = h.rules.find(c.query.CallbackCommand); err != nil {
-		return nil, err
+	if c.rule, err = h.rules.find(c.query.CallbackCommand); err != nil {
+		return err
 	}
-	if err := c.body.read(r, h.MaxBody); err != nil {
-		return nil, err
+	if err = c.body.read(r, h.MaxBody); err != nil {
+		return err
 	}
 	c.event, err = callback.Inspect(c.body.bytes, c.query.CallbackCommand)
-	return rule, err
+	return err
+}
+
+// actionOfRefused is what is done with a callback that is refused. A 4xx to a
+// verified before-callback would mean "allowed" to Tencent, so that one gets its
+// rule's verdict, if the rule has one.
+func (c *call) actionOfRefused() string {
+	switch {
+	case !c.verified || c.rule == nil || c.class() != callback.Before:
+		return actionReject
+	case c.rule.Action == actionForbid:
+		return actionForbid
+	case c.rule.Fallback == nil:
+		return actionReject
+	case c.rule.Fallback.Verdict == verdictAllow:
+		return actionAck
+	default:
+		return actionForbid
+	}
+}
+
+// fellBack reports whether the callback is refused and gets its rule's fallback.
+func (c *call) fellBack() bool {
+	return c.rejection != nil && c.rule != nil && c.rule.Fallback != nil && c.action != actionReject
 }
 
 func foreignApp(q callback.Query) error {
@@ -107,7 +136,7 @@ func isBlank(body []byte) bool {
 	return ok && len(bytes.TrimSpace(inside)) == 0
 }
 
-// refuse keeps why the callback is refused.
+// refuse keeps why the callback is refused, if it is.
 func (c *call) refuse(err error) {
 	c.rejection, _ = errors.AsType[*callback.Rejection](err) // every error of package callback is one
 }

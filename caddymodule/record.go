@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
@@ -18,8 +20,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// record makes what inspect found visible: in placeholders, in the access log,
-// and a refusal in the handler's own log.
+// record makes what inspect found visible: in placeholders, the access log, the
+// trace and the metrics, and a refusal in the handler's own log.
 func (h *Handler) record(r *http.Request, c *call) {
 	ctx := r.Context()
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
@@ -28,6 +30,10 @@ func (h *Handler) record(r *http.Request, c *call) {
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Add(zap.Object("tim_callback", c))
 	}
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.SetAttributes(c.attributes()...)
+	}
+	h.count(c)
 	if c.rejection != nil {
 		h.logRejection(r, c)
 	}
@@ -135,6 +141,17 @@ func joinSeqs(seqs []uint32) string {
 		b = strconv.AppendUint(b, uint64(seq), 10)
 	}
 	return string(b)
+}
+
+// attributes are the values that the call has, for a trace.
+func (c *call) attributes() []attribute.KeyValue {
+	var attributes []attribute.KeyValue
+	for _, name := range valueNames {
+		if value := c.value(name); value != "" {
+			attributes = append(attributes, attribute.String("tim_callback."+name, value))
+		}
+	}
+	return attributes
 }
 
 // MarshalLogObject writes the values that the call has.

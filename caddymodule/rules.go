@@ -8,41 +8,89 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
 // Rule says what is done with some commands.
 type Rule struct {
-	// Which commands: the exact CallbackCommand, or its beginning followed by `*`.
-	// At least one.
+	// Which commands: the exact CallbackCommand, its beginning followed by `*`,
+	// or `before` or `after` for a whole class. At least one.
 	Commands []string `json:"commands,omitempty"`
 
 	// What is done with them:
 	//
 	// - `forward` hands the callback on to the next handler, unchanged.
-	// - `ack` answers OK; the backend never sees the callback.
+	// - `ack` answers OK; the backend never sees the callback. For a
+	//   before-callback that is the verdict "allowed".
+	// - `forbid` answers the verdict "forbidden"; for before-callbacks only.
 	// - `reject` refuses it, as if no rule named its command.
 	Action string `json:"action,omitempty"`
+
+	// The ErrorCode of `forbid`, from the range of the command's family. Default:
+	// 1, and 38000 for each target of a friend request.
+	Code int `json:"code,omitempty"`
+
+	// The ErrorInfo of `forbid`, which the end user may be shown. Default: empty.
+	Info string `json:"info,omitempty"`
+
+	// How long `forward` waits for an answer before Fallback, from the arrival of
+	// the callback. Tencent waits 2 seconds. Only with Fallback. Default: `1500ms`.
+	Deadline caddy.Duration `json:"deadline,omitempty"`
+
+	// What `forward` does when no valid answer came in time. Default: nothing;
+	// whatever the next handler does is passed on.
+	Fallback *Fallback `json:"fallback,omitempty"`
+}
+
+// Fallback is what is answered in place of a backend that did not give a valid
+// answer, which is HTTP 200 with a JSON object.
+type Fallback struct {
+	// For before-callbacks `allow` or `forbid`.
+	Verdict string `json:"verdict,omitempty"`
+
+	// The ErrorCode of `forbid`, as in a rule.
+	Code int `json:"code,omitempty"`
+
+	// The ErrorInfo of `forbid`, as in a rule.
+	Info string `json:"info,omitempty"`
 }
 
 const (
 	actionForward = "forward"
 	actionAck     = "ack"
+	actionForbid  = "forbid"
 	actionReject  = "reject"
 
 	// actionConsoleCheck is no rule's action: the guard answered the console's
 	// check of the URL.
 	actionConsoleCheck = "console_check"
+
+	verdictNone   = "none"
+	verdictAllow  = "allow"
+	verdictForbid = "forbid"
+
+	classBefore = string(callback.Before)
+	classAfter  = string(callback.After)
+
+	// defaultDeadline leaves half a second of Tencent's two for the way there and
+	// back.
+	defaultDeadline = 1500 * time.Millisecond
 )
 
-// actions are what a rule can say, in the order of the documentation.
-var actions = []string{actionForward, actionAck, actionReject}
+// What can be written, in the order of the documentation.
+var (
+	actions  = []string{actionForward, actionAck, actionForbid, actionReject}
+	verdicts = []string{verdictNone, verdictAllow, verdictForbid}
+)
 
-// check reports what cannot be meant.
-func (r Rule) check() error {
+// check reports what cannot be meant, given the rules before it.
+func (r Rule) check(earlier []Rule) error {
 	if len(r.Commands) == 0 {
 		return errors.New("names no command: write on <command>... <action>")
 	}
@@ -51,11 +99,85 @@ func (r Rule) check() error {
 			return err
 		}
 	}
-	if !slices.Contains(actions, r.Action) {
+	switch {
+	case !slices.Contains(actions, r.Action):
 		return fmt.Errorf("action is %q: want one of %s", r.Action, strings.Join(actions, ", "))
+	case r.Action != actionForbid && (r.Code != 0 || r.Info != ""):
+		return fmt.Errorf("%s takes no code and no info; forbid does", r.Action)
+	case r.Action != actionForward && (r.Deadline != 0 || r.Fallback != nil):
+		return fmt.Errorf("%s takes no deadline and no fallback; forward does", r.Action)
+	case r.Deadline < 0:
+		return errors.New("deadline must be positive")
+	case r.Deadline != 0 && r.Fallback == nil:
+		return errors.New("deadline says when the fallback is answered: write fallback as well")
+	case r.Action == actionForbid:
+		return r.checkForbid(earlier, "forbid", r.Code)
+	case r.Fallback != nil:
+		return r.checkFallback(earlier)
 	}
 	return nil
 }
+
+func (r Rule) checkFallback(earlier []Rule) error {
+	f := r.Fallback
+	switch {
+	case f.Verdict == verdictForbid:
+		return r.checkForbid(earlier, "fallback forbid", f.Code)
+	case f.Verdict != verdictAllow:
+		return fmt.Errorf("fallback is %q: want one of %s", f.Verdict, strings.Join(verdicts, ", "))
+	case f.Code != 0 || f.Info != "":
+		return errors.New("fallback allow takes no code and no info")
+	}
+	return r.checkBeforeOnly("fallback allow")
+}
+
+// checkForbid reports commands that cannot be forbidden, or not with the code.
+func (r Rule) checkForbid(earlier []Rule, what string, code int) error {
+	if err := r.checkBeforeOnly(what); err != nil {
+		return err
+	}
+	if code < 0 {
+		return fmt.Errorf("%s: a code is positive", what)
+	}
+	for _, command := range r.commands(earlier) {
+		if err := callback.CheckForbid(command, code); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	return nil
+}
+
+// checkBeforeOnly reports patterns that also name after-callbacks, which have no
+// verdict.
+func (r Rule) checkBeforeOnly(what string) error {
+	for _, pattern := range r.Commands {
+		prefix, _ := strings.CutSuffix(pattern, "*")
+		if pattern != classBefore && callback.ClassOf(prefix) != callback.Before {
+			return fmt.Errorf("%s is a verdict, which only before-callbacks have, but %s also names others: write on before …", what, pattern)
+		}
+	}
+	return nil
+}
+
+// commands are the commands that the rule is the first to name: the known ones,
+// and those it spells out.
+func (r Rule) commands(earlier []Rule) []string {
+	var all []string
+	for _, known := range callback.Commands() {
+		all = append(all, known.Name)
+	}
+	for _, pattern := range r.Commands {
+		if _, known := callback.Lookup(pattern); !known && !strings.HasSuffix(pattern, "*") && !isClass(pattern) {
+			all = append(all, pattern)
+		}
+	}
+	return slices.DeleteFunc(all, func(command string) bool {
+		named := func(r Rule) bool { return r.names(command) }
+		return !named(r) || slices.ContainsFunc(earlier, named)
+	})
+}
+
+func isClass(pattern string) bool { return pattern == classBefore || pattern == classAfter }
 
 func checkPattern(pattern string) error {
 	prefix, _ := strings.CutSuffix(pattern, "*")
@@ -80,11 +202,19 @@ func (r Rule) names(command string) bool {
 			if strings.HasPrefix(command, prefix) {
 				return true
 			}
-		} else if pattern == command {
+		} else if pattern == command || pattern == string(callback.ClassOf(command)) {
 			return true
 		}
 	}
 	return false
+}
+
+// deadline is when the rule's fallback is answered, after the callback's arrival.
+func (r *Rule) deadline() time.Duration {
+	if r.Deadline > 0 {
+		return time.Duration(r.Deadline)
+	}
+	return defaultDeadline
 }
 
 // ruleSet finds the rule of a command.
@@ -132,7 +262,7 @@ func (s ruleSet) find(command string) (*Rule, error) {
 func (s ruleSet) warn(logger *zap.Logger) {
 	for _, rule := range s.rules {
 		for _, pattern := range rule.Commands {
-			if _, known := callback.Lookup(pattern); !known && !strings.HasSuffix(pattern, "*") {
+			if _, known := callback.Lookup(pattern); !known && !strings.HasSuffix(pattern, "*") && !isClass(pattern) {
 				logger.Warn("unknown command in a rule: its payload is checked as strict JSON only; "+
 					"if it is not a new one, check the spelling", zap.String("command", pattern))
 			}
