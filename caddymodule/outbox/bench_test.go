@@ -73,3 +73,31 @@ func benchmarkPut(b *testing.B, driver string, delivering bool, senders int) {
 	}
 	b.ReportMetric(0, "ns/op")
 }
+
+// BenchmarkDeliver prints how fast a backlog drains to a fast backend.
+func BenchmarkDeliver(b *testing.B) {
+	for _, driver := range drivers {
+		b.Run(driver, func(b *testing.B) {
+			o := mustOpen(b, configFor(b, driver))
+			var wg sync.WaitGroup
+			var next, delivered atomic.Int64
+			for range 128 {
+				wg.Go(func() {
+					for next.Add(1) <= int64(b.N) {
+						mustPut(b, o, recall(""))
+					}
+				})
+			}
+			wg.Wait()
+			b.ResetTimer()
+			mustWork(b, o, func(context.Context, Delivery) error {
+				delivered.Add(1)
+				time.Sleep(time.Millisecond)
+				return nil
+			})
+			eventually(b, time.Minute, "drained", func() bool { return delivered.Load() >= int64(b.N) })
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "deliveries/s")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

@@ -6,6 +6,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -35,10 +36,13 @@ func eachDriver(t *testing.T, test func(t *testing.T, driver string)) {
 // end of the test.
 func configFor(t testing.TB, driver string) Config {
 	t.Helper()
+	config := Config{Driver: driver, Logger: slog.New(slog.DiscardHandler)}
 	if driver == "sqlite" {
-		return Config{Driver: driver, Path: filepath.Join(t.TempDir(), "outbox.db")}
+		config.Path = filepath.Join(t.TempDir(), "outbox.db")
+	} else {
+		config.DSN = schemaDSN(t)
 	}
-	return Config{Driver: driver, DSN: schemaDSN(t)}
+	return config
 }
 
 var schemas atomic.Int64
