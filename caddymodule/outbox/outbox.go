@@ -96,6 +96,9 @@ type Outbox struct {
 	puts  chan *put
 	ready atomic.Bool
 
+	// crowd is how many callers of Put wait for the commit on its way.
+	crowd atomic.Int64
+
 	mu      sync.Mutex
 	workers []*Workers
 	changed chan struct{}
@@ -124,6 +127,9 @@ type store struct {
 	// poison tells that an insert failed for what it holds, not for the state
 	// of the database.
 	poison func(error) bool
+
+	// oneWriter tells that deliveries hold up those who store.
+	oneWriter bool
 
 	close func()
 

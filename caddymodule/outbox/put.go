@@ -66,7 +66,10 @@ func (o *Outbox) commit() {
 	for {
 		select {
 		case p := <-o.puts:
-			o.write(o.gather(p))
+			batch := o.gather(p)
+			o.crowd.Store(int64(len(batch)))
+			o.write(batch)
+			o.crowd.Store(0)
 		case <-o.ctx.Done():
 			return
 		}

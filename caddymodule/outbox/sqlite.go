@@ -64,6 +64,7 @@ func sqliteStore(writer, reader *sql.DB, log *slog.Logger) (store, error) {
 	s.migrate = migrator(driver, log)
 	s.count = counter(operate, sqliteAge)
 	s.poison = sqlitePoison
+	s.oneWriter = true
 	return s, nil
 }
 

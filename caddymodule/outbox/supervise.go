@@ -20,7 +20,7 @@ const (
 	// fetchCooldown is the least time between two fetches under load. On
 	// SQLite a fetch holds up those who store, so it bounds how much of the
 	// disk deliveries take.
-	fetchCooldown = 20 * time.Millisecond
+	fetchCooldown = 10 * time.Millisecond
 )
 
 // supervise keeps the queues that River works in step with the Workers there
@@ -115,8 +115,7 @@ func (s *supervisor) start(want map[string]int) error {
 	if err != nil {
 		return err
 	}
-	// Not o.ctx: its end would cut off attempts before they can be put back.
-	if err := client.Start(context.WithoutCancel(o.ctx)); err != nil {
+	if err := client.Start(o.ctx); err != nil {
 		return err
 	}
 	s.client, s.stopped, s.queues = client, client.Stopped(), want

@@ -5,7 +5,6 @@ package outbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -27,12 +26,9 @@ type Workers struct {
 	each    int
 
 	ctx     context.Context
-	cancel  context.CancelCauseFunc
+	cancel  context.CancelFunc
 	running sync.WaitGroup
 }
-
-// errStopped is the cause of an attempt cut off by Stop or Close.
-var errStopped = errors.New("workers stopped")
 
 // Work starts delivering the callbacks of the guards that deliver names, up to
 // each at once for every guard. The callbacks of other guards stay where they
@@ -52,7 +48,7 @@ func (o *Outbox) Work(deliver map[string]DeliverFunc, each int) (*Workers, error
 		return nil, fmt.Errorf("workers: %d is not between 1 and %d", each, river.QueueNumWorkersMax)
 	}
 	w := &Workers{outbox: o, deliver: deliver, each: each}
-	w.ctx, w.cancel = context.WithCancelCause(o.ctx)
+	w.ctx, w.cancel = context.WithCancel(o.ctx)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.ctx.Err() != nil {
@@ -77,13 +73,13 @@ func (w *Workers) Stop(ctx context.Context) error {
 		w.running.Wait()
 		close(idle)
 	}()
-	defer w.cancel(errStopped)
+	defer w.cancel()
 	select {
 	case <-idle:
 		return nil
 	case <-ctx.Done():
 	}
-	w.cancel(errStopped)
+	w.cancel()
 	select {
 	case <-idle:
 	case <-time.After(time.Second):
@@ -142,13 +138,31 @@ func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 		return river.JobSnooze(time.Second)
 	}
 	defer w.running.Done()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(w.ctx, func() { cancel(errStopped) })()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.ctx, cancel)()
 
+	r.outbox.giveWay(ctx)
 	err := w.deliver[job.Queue](ctx, Delivery{Callback: job.Args, ID: job.ID, Attempt: job.Attempt})
-	if err != nil && errors.Is(context.Cause(ctx), errStopped) {
-		return river.JobSnooze(0)
+	if err != nil && w.ctx.Err() != nil {
+		return river.JobSnooze(0) // cut off: due at once, and not counted
 	}
 	return err
+}
+
+// giveWay holds an attempt back for a tenth of a second, as long as so many
+// callbacks come in that each fetch and each completion would make someone wait
+// who has an answer to give. River fetches no more until the attempt is over.
+func (o *Outbox) giveWay(ctx context.Context) {
+	const crowded, step = 8, 10 * time.Millisecond
+	if !o.store.oneWriter {
+		return
+	}
+	for waited := time.Duration(0); waited < 10*step && o.crowd.Load() >= crowded; waited += step {
+		select {
+		case <-time.After(step):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
