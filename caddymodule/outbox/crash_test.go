@@ -1,0 +1,143 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package outbox
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestMain makes the test binary the process that crash tests kill.
+func TestMain(m *testing.M) {
+	if role := os.Getenv("OUTBOX_TEST_ROLE"); role != "" {
+		child(role)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// child opens the store it is told and prints a line for everything a parent
+// must find again.
+func child(role string) {
+	o, err := Open(context.Background(), Config{
+		Driver: os.Getenv("OUTBOX_TEST_DRIVER"), Path: os.Getenv("OUTBOX_TEST_STORE"), DSN: os.Getenv("OUTBOX_TEST_STORE"),
+		Timeout: time.Second,
+	})
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	switch role {
+	case "deliver":
+		_, _ = o.Work(map[string]DeliverFunc{"default": func(context.Context, Delivery) error { fmt.Println("began"); select {} }}, 16)
+	case "store":
+		_, _ = o.Work(map[string]DeliverFunc{"default": func(context.Context, Delivery) error { return errors.New("refused") }}, 16)
+		for s := range 16 {
+			go func() {
+				for i := 0; ; i++ {
+					key := fmt.Sprintf("%s-%d-%d", os.Getenv("OUTBOX_TEST_RUN"), s, i)
+					if _, err := o.Put(context.Background(), recall(key)); err == nil {
+						fmt.Printf("stored %s\n", key)
+					}
+				}
+			}()
+		}
+	}
+	select {}
+}
+
+// spawn starts a child and returns its lines. Its end is a kill -9.
+func spawn(t *testing.T, config Config, role, run string) (lines *bufio.Scanner, kill func()) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "OUTBOX_TEST_ROLE="+role, "OUTBOX_TEST_RUN="+run,
+		"OUTBOX_TEST_DRIVER="+config.Driver, "OUTBOX_TEST_STORE="+config.Path+config.DSN)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	kill = func() { once.Do(func() { _ = cmd.Process.Kill() }) }
+	t.Cleanup(func() { kill(); _ = cmd.Wait() })
+	return bufio.NewScanner(out), kill
+}
+
+func TestAnAttemptThatDiedWithItsProcessComesBack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for River's rescuer")
+	}
+	eachDriver(t, func(t *testing.T, driver string) {
+		config := configFor(t, driver)
+		config.Timeout = time.Second
+		o := mustOpen(t, config)
+		mustPut(t, o, recall("a"))
+		lines, kill := spawn(t, config, "deliver", "")
+		if !lines.Scan() || lines.Text() != "began" {
+			t.Fatalf("child said %q", lines.Text())
+		}
+		time.Sleep(100 * time.Millisecond)
+		kill()
+		died := time.Now()
+		got := make(chan Delivery, 1)
+		mustWork(t, o, func(_ context.Context, d Delivery) error { got <- d; return nil })
+		select {
+		case d := <-got:
+			t.Logf("attempt %d came %v after the kill", d.Attempt, time.Since(died))
+		case <-time.After(config.Timeout + time.Minute):
+			t.Fatal("not back within the timeout and a minute")
+		}
+	})
+}
+
+func TestNothingStoredIsLostToKills(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for River's rescuer")
+	}
+	eachDriver(t, func(t *testing.T, driver string) {
+		config := configFor(t, driver)
+		config.Timeout = time.Second
+		stored := make(map[string]bool)
+		for run := range 5 {
+			lines, kill := spawn(t, config, "store", fmt.Sprint(run))
+			time.AfterFunc(time.Duration(600+150*run)*time.Millisecond, kill)
+			for lines.Scan() {
+				if key, ok := strings.CutPrefix(lines.Text(), "stored "); ok {
+					stored[key] = true
+				}
+			}
+		}
+		o := mustOpen(t, config)
+		var missing atomic.Int64
+		missing.Store(int64(len(stored)))
+		var mu sync.Mutex
+		mustWork(t, o, func(_ context.Context, d Delivery) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if stored[d.Key] {
+				delete(stored, d.Key)
+				missing.Add(-1)
+			}
+			return nil
+		})
+		total := missing.Load()
+		eventually(t, 2*time.Minute, "all that was acknowledged is delivered", func() bool { return missing.Load() == 0 })
+		if total == 0 {
+			t.Error("nothing was stored")
+		}
+		t.Logf("%d acknowledged, all delivered", total)
+	})
+}

@@ -1,0 +1,322 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package outbox
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riversqlite"
+)
+
+func TestFilesAreForThisUserOnly(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "a", "b c%20?")
+	o := mustOpen(t, Config{Path: filepath.Join(dir, "outbox.db")})
+	mustPut(t, o, recall("a"))
+	want := map[string]fs.FileMode{"": 0o700, "outbox.db": 0o600, "outbox.db-wal": 0o600, "outbox.db-shm": 0o600}
+	for name, mode := range want {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode().Perm() != mode {
+			t.Errorf("%q has mode %v, want %v", name, info.Mode().Perm(), mode)
+		}
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 3 {
+		t.Errorf("unexpected files: %v", entries)
+	}
+}
+
+func TestUnusablePathsAreErrors(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte(strings.Repeat("no database ", 100)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	readonly := filepath.Join(dir, "readonly")
+	if err := os.WriteFile(readonly, nil, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	for name, config := range map[string]Config{
+		"none":           {},
+		"a directory":    {Path: dir},
+		"below a file":   {Path: filepath.Join(file, "outbox.db")},
+		"no database":    {Path: file},
+		"read-only":      {Path: readonly},
+		"unknown driver": {Driver: "mysql", Path: filepath.Join(dir, "x")},
+	} {
+		if name == "read-only" && os.Getuid() == 0 {
+			continue // root writes it all the same
+		}
+		if o, err := Open(context.Background(), config); err == nil {
+			o.Close()
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestPasswordsStayOutOfErrorsAndLogs(t *testing.T) {
+	t.Parallel()
+	var out buffer
+	for _, dsn := range []string{
+		"postgres://u:hunter2@127.0.0.1:notaport/db", "postgres://u:hunter2@[::1/db", "host=127.0.0.1 password=hunter2 port=x",
+		"postgres://u:hunter2@127.0.0.1:1/db?connect_timeout=1", "postgres://u:hunter2@127.0.0.1:1/db?sslmode=nope",
+	} {
+		o, err := Open(context.Background(), Config{Driver: "postgres", DSN: dsn, Logger: out.logger()})
+		if err == nil {
+			_, err = o.Put(context.Background(), recall("a"))
+			if !errors.Is(err, ErrNotReady) {
+				t.Errorf("Put: %v", err)
+			}
+			o.Close()
+		}
+		if err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("error %v", err)
+		}
+	}
+	if s := out.String(); s == "" || strings.Contains(s, "hunter2") {
+		t.Errorf("log: %s", s)
+	}
+}
+
+func TestPayloadsStayOutOfLogs(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		var out buffer
+		config := configFor(t, driver)
+		config.Logger = out.logger()
+		config.MaxAttempts = 2
+		config.Timeout = 100 * time.Millisecond
+		o := mustOpen(t, config)
+		mustWork(t, o, func(ctx context.Context, d Delivery) error {
+			switch d.Key {
+			case "panic":
+				panic("boom")
+			case "slow":
+				<-ctx.Done()
+			}
+			return errors.New("backend answered 500")
+		})
+		for _, key := range []string{"panic", "slow", "fail"} {
+			c := recall(key)
+			c.Body, c.Header["Cookie"], c.URI = `{"x":"sesame"}`, []string{"sesame"}, "/sesame"
+			mustPut(t, o, c)
+		}
+		eventually(t, 20*time.Second, "all dead", func() bool { return count(t, o, Dead) == 3 })
+		if s := out.String(); s == "" || strings.Contains(s, "sesame") {
+			t.Errorf("log: %s", s)
+		}
+	})
+}
+
+// buffer is a log to look into.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) { b.mu.Lock(); defer b.mu.Unlock(); return b.b.Write(p) }
+func (b *buffer) String() string              { b.mu.Lock(); defer b.mu.Unlock(); return b.b.String() }
+func (b *buffer) logger() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// writer runs one statement on the connection that SQLite is written through.
+func writer(t *testing.T, o *Outbox, statement string) {
+	t.Helper()
+	if err := o.store.put.(*river.Client[*sql.Tx]).Driver().GetExecutor().Exec(context.Background(), statement); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// degrades checks that Put fails soon and that neither it nor the workers need
+// more than the fault's end to recover.
+func degrades(t *testing.T, o *Outbox, begin, end func()) {
+	t.Helper()
+	mustWork(t, o, func(context.Context, Delivery) error { return nil })
+	mustPut(t, o, recall("before"))
+	eventually(t, 10*time.Second, "delivered before", func() bool { return count(t, o, Delivered) == 1 })
+	begin()
+	for range 3 {
+		start := time.Now()
+		c := recall("")
+		c.Body = `{"a":"` + strings.Repeat("x", 1<<20) + `"}`
+		_, err := o.Put(context.Background(), c)
+		if err == nil {
+			t.Error("Put succeeded on a store at fault")
+		}
+		t.Logf("%v after %v", err, time.Since(start))
+		if took := time.Since(start); took > 4*time.Second {
+			t.Errorf("Put failed only after %v", took)
+		}
+	}
+	end()
+	start := time.Now()
+	eventually(t, 10*time.Second, "Put recovers", func() bool { _, err := o.Put(context.Background(), recall("after")); return err == nil })
+	eventually(t, 30*time.Second, "deliveries recover", func() bool { return count(t, o, Delivered) >= 2 && count(t, o, Pending) == 0 })
+	t.Logf("recovered after %v", time.Since(start))
+}
+
+func TestDegradesWhenTheFileIsFull(t *testing.T) {
+	t.Parallel()
+	o := mustOpen(t, configFor(t, "sqlite"))
+	degrades(t, o, func() { writer(t, o, "PRAGMA max_page_count=60") }, func() { writer(t, o, "PRAGMA max_page_count=1000000") })
+}
+
+func TestDegradesWhenTheFileIsReadOnly(t *testing.T) {
+	t.Parallel()
+	config := configFor(t, "sqlite")
+	o := mustOpen(t, config)
+	// Root may write any file, so what turns read-only is the connection.
+	db, err := sql.Open("sqlite", sqliteDSN(config.Path, "immediate")+"&mode=ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	readonly, err := newClient(riversqlite.New(db), o.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := o.store.put
+	degrades(t, o, func() { o.store.put = readonly }, func() { o.store.put = good })
+}
+
+func TestDegradesWhenTheFileIsLocked(t *testing.T) {
+	t.Parallel()
+	config := configFor(t, "sqlite")
+	o := mustOpen(t, config)
+	db, err := sql.Open("sqlite", sqliteDSN(config.Path, "immediate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var tx *sql.Tx
+	degrades(t, o, func() {
+		if tx, err = db.Begin(); err != nil {
+			t.Fatal(err)
+		}
+	}, func() {
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// proxy stands before PostgreSQL and can be switched off.
+type proxy struct {
+	address string
+	target  string
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    []net.Conn
+}
+
+func (p *proxy) start(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp", p.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.listener, p.address = l, l.Addr().String()
+	p.mu.Unlock()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s, err := net.Dial("tcp", p.target)
+			if err != nil {
+				c.Close()
+				continue
+			}
+			p.mu.Lock()
+			p.conns = append(p.conns, c, s)
+			p.mu.Unlock()
+			go func() { _, _ = io.Copy(c, s); c.Close() }()
+			go func() { _, _ = io.Copy(s, c); s.Close() }()
+		}
+	}()
+}
+
+func (p *proxy) stop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listener.Close()
+	for _, c := range p.conns {
+		c.Close()
+	}
+	p.conns = nil
+}
+
+// proxied returns a configuration that reaches PostgreSQL through a proxy.
+func proxied(t *testing.T) (Config, *proxy) {
+	t.Helper()
+	config := configFor(t, "postgres")
+	u, err := url.Parse(config.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{address: "127.0.0.1:0", target: u.Host}
+	p.start(t)
+	t.Cleanup(p.stop)
+	u.Host = p.address
+	config.DSN = u.String()
+	return config, p
+}
+
+func TestDegradesWhenPostgresIsStopped(t *testing.T) {
+	t.Parallel()
+	config, p := proxied(t)
+	o := mustOpen(t, config)
+	degrades(t, o, p.stop, func() { p.start(t) })
+}
+
+func TestOpensWhilePostgresIsStopped(t *testing.T) {
+	t.Parallel()
+	config, p := proxied(t)
+	p.stop()
+	o := mustOpen(t, config)
+	if _, err := o.Put(context.Background(), recall("a")); !errors.Is(err, ErrNotReady) {
+		t.Errorf("Put: %v", err)
+	}
+	if _, err := o.Stats(context.Background()); !errors.Is(err, ErrNotReady) {
+		t.Errorf("Stats: %v", err)
+	}
+	mustWork(t, o, func(context.Context, Delivery) error { return nil })
+	p.start(t)
+	eventually(t, 15*time.Second, "Put works", func() bool { _, err := o.Put(context.Background(), recall("a")); return err == nil })
+	eventually(t, 15*time.Second, "delivered", func() bool { return count(t, o, Delivered) == 1 })
+}
+
+func TestSurvivesTerminatedBackends(t *testing.T) {
+	t.Parallel()
+	config := configFor(t, "postgres")
+	o := mustOpen(t, config)
+	u, _ := url.Parse(config.DSN)
+	terminate := "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '" + u.Query().Get("application_name") + "'"
+	mustWork(t, o, func(context.Context, Delivery) error { return nil })
+	for i := range 20 {
+		admin(t, terminate)
+		eventually(t, 5*time.Second, "Put recovers", func() bool { _, err := o.Put(context.Background(), recall(string(rune('a'+i)))); return err == nil })
+	}
+	eventually(t, 30*time.Second, "all delivered", func() bool { return count(t, o, Delivered) == 20 })
+}
