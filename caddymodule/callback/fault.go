@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"math/bits"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -24,10 +25,11 @@ func (in *inspector) fault(reason Reason, detail string) error {
 // field's types.
 func (in *inspector) wrong(f *field) error {
 	want := "want " + f.Type.String()
+	before := in.dec.InputOffset()
 	if _, err := in.dec.ReadToken(); err != nil { // moves on to the value, for its path
 		return in.syntax(err)
 	}
-	in.last = 1
+	in.last = len(bytes.TrimLeft(in.body[before:in.dec.InputOffset()], " \t\r\n,:"))
 	return in.fault(ReasonPayload, want)
 }
 
@@ -51,7 +53,11 @@ func (in *inspector) syntax(err error) error {
 	}
 	r := &Rejection{Reason: ReasonJSON, Detail: "not strict JSON", Offset: in.dec.InputOffset()}
 	if se, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
-		r.Path, r.Offset = pathOf(se.JSONPointer), se.ByteOffset
+		pointer := se.JSONPointer
+		if errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(se.Err.Error(), "after object name") {
+			pointer = pointer.Parent() // a name without a colon may be a value that lost its quotes
+		}
+		r.Path, r.Offset = pathOf(pointer), se.ByteOffset
 	}
 	r.Detail = in.explain(err, r.Offset)
 	return r
@@ -72,7 +78,9 @@ func (in *inspector) explain(err error, offset int64) string {
 	case bytes.HasPrefix(rest, []byte("//")), bytes.HasPrefix(rest, []byte("/*")), bytes.HasPrefix(rest, []byte("#")):
 		return "a comment is not JSON"
 	case errors.Is(err, jsontext.ErrNonStringName):
-		return "want a quoted name; JSON allows no comma before a closing brace"
+		return "want a quoted name"
+	case bytes.HasPrefix(rest, []byte(",")):
+		return "a comma stands where JSON allows none, such as before a closing brace"
 	}
 	return "not strict JSON (RFC 8259, UTF-8)"
 }
@@ -80,7 +88,7 @@ func (in *inspector) explain(err error, offset int64) string {
 // pathOf cuts a pointer whose names are too long to show.
 func pathOf(p jsontext.Pointer) string {
 	if len(p) > maxPath {
-		return string(p[:maxPath]) + "…"
+		return strings.ToValidUTF8(string(p[:maxPath]), "") + "…" // no half a letter
 	}
 	return string(p)
 }

@@ -59,7 +59,7 @@ func (s span) of(text string) string { return text[s.start:s.end] }
 var inspectors = sync.Pool{New: func() any { return &inspector{dec: new(jsontext.Decoder)} }}
 
 func (in *inspector) begin(body []byte, command string) {
-	in.body, in.command = body, command
+	in.body, in.command, in.last = body, command, 0
 	in.buf = *bytes.NewBuffer(body) // the decoder reads a Buffer's bytes where they are
 	in.dec.Reset(&in.buf)
 }
@@ -301,7 +301,11 @@ func (in *inspector) content(quoted []byte) []byte {
 // note keeps a string for the Event.
 func (in *inspector) note(f *field, text []byte) error {
 	switch f.role {
-	case roleNone, roleEventTime, roleMsgSeq:
+	case roleNone, roleMsgSeq:
+	case roleEventTime: // of a command without a schema
+		if n, ok := parseInteger(text); ok && n >= 0 {
+			in.noteInteger(f, n)
+		}
 	case roleIdentity:
 		in.identified = in.identified || len(text) > 0
 	case roleCommand:

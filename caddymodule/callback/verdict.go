@@ -89,19 +89,23 @@ func Forbid(command string, body []byte, code int, info string) Answer {
 }
 
 // targets returns the users that a friend request is about. It reads what it
-// can also of a body that [Inspect] refuses.
+// can also of a body that [Inspect] refuses, because a target that the verdict
+// leaves out is allowed.
 func targets(body []byte) []string {
-	type item struct {
-		ToAccount string `json:"To_Account"`
-	}
+	lenient := json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	var payload struct {
-		FriendItem         []item
-		ResponseFriendItem []item
+		FriendItem         []jsontext.Value
+		ResponseFriendItem []jsontext.Value
 	}
-	_ = json.Unmarshal(body, &payload, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	_ = json.Unmarshal(body, &payload, lenient)
 	var accounts []string
-	for _, i := range slices.Concat(payload.FriendItem, payload.ResponseFriendItem) {
-		accounts = append(accounts, i.ToAccount)
+	for _, item := range slices.Concat(payload.FriendItem, payload.ResponseFriendItem) {
+		var target struct {
+			ToAccount string `json:"To_Account"`
+		}
+		if json.Unmarshal(item, &target, lenient) == nil {
+			accounts = append(accounts, target.ToAccount)
+		}
 	}
 	return accounts
 }

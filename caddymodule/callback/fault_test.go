@@ -1,0 +1,119 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package callback
+
+import (
+	"bytes"
+	"errors"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// wantReason is wantRejection at whatever path.
+func wantReason(t *testing.T, err error, reason Reason) Rejection {
+	t.Helper()
+	r, ok := errors.AsType[*Rejection](err)
+	if !ok {
+		t.Fatalf("got error %v, want a Rejection for %s", err, reason)
+	}
+	return wantRejection(t, err, reason, r.Path)
+}
+
+// wantOffset fails the test unless the rejection is where the text last stands
+// in the body.
+func wantOffset(t *testing.T, r Rejection, body []byte, text string) {
+	t.Helper()
+	if want := int64(bytes.LastIndex(body, []byte(text))); r.Offset != want {
+		t.Errorf("%v is reported at byte %d, want %d; body %s", &r, r.Offset, want, body)
+	}
+}
+
+func TestAFaultIsReportedWhereItStands(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		body         []byte
+		path, offset string
+	}{
+		"a string for an array":      {recallWith(`"MsgSeqList": "FAULT"`), "/MsgSeqList", `"FAULT"`},
+		"an object for an array":     {recallWith(`"MsgSeqList": {"FAULT":1}`), "/MsgSeqList", `{"FAULT"`},
+		"null for an array":          {recallWith(`"MsgSeqList": null`), "/MsgSeqList", `null`},
+		"a string for an object":     {recallWith(`"MsgSeqList":[{"MsgSeq":1}, "FAULT"]`), "/MsgSeqList/1", `"FAULT"`},
+		"a number for an object":     {recallWith(`"MsgSeqList":[{"MsgSeq":1}, 13579]`), "/MsgSeqList/1", `13579`},
+		"null for an object":         {recallWith(`"MsgSeqList":[null]`), "/MsgSeqList/0", `null`},
+		"an array for an object":     {recallWith(`"MsgSeqList":[ [13579]]`), "/MsgSeqList/0", `[13579`},
+		"an array for a string":      {recallWith(`"MsgSeqList":[{"MsgSeq":1}],"TopicId":["FAULT"]`), "/TopicId", `["FAULT`},
+		"a number for a string":      {recallWith(`"MsgSeqList":[{"MsgSeq":1}],"TopicId": 13579`), "/TopicId", `13579`},
+		"a string for a number":      {recallWith(`"MsgSeqList":[{"MsgSeq": "FAULT"}]`), "/MsgSeqList/0/MsgSeq", `"FAULT"`},
+		"a look-alike":               {recallPlus(`  "GROUPID" : 1`), "/GROUPID", `"GROUPID"`},
+		"an escaped look-alike":      {recallPlus(`"\u0067roupid" : 1`), "/groupid", `"\u0067`},
+		"an array without elements":  {recallWith(`"MsgSeqList":[]`), "/MsgSeqList", `]}`},
+		"a missing field":            {recallWith(`"MsgSeqList":[{"MsgId":"x"}]`), "/MsgSeqList/0/MsgSeq", `]}`},
+		"a name that needs escaping": {recallWith(`"MsgSeqList":[{"MsgSeq":1,"x/~":[` + strings.Repeat("[", 12) + `{"FAULT":`), "/MsgSeqList/0/x~1~0" + strings.Repeat("/0", 13), `{"FAULT`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Inspect(test.body, RecallCommand)
+			reason := ReasonPayload
+			if strings.Contains(test.path, "~") {
+				reason = ReasonJSON
+			}
+			wantOffset(t, wantRejection(t, err, reason, test.path), test.body, test.offset)
+		})
+	}
+}
+
+// An inspector's earlier payload must not shine through.
+func TestAFaultAtTheBeginIsReportedAtTheBegin(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		_, _ = Inspect(recallWith(`"MsgSeqList":"a long string for the inspector to remember"`), RecallCommand)
+		for _, body := range []string{"[]", "null", `""`, "1"} {
+			_, err := Inspect([]byte(body), RecallCommand)
+			if r := wantRejection(t, err, ReasonJSON, ""); r.Offset != 0 {
+				t.Fatalf("%s: reported at %d", body, r.Offset)
+			}
+		}
+	}
+}
+
+func TestCommonFaultsOfJSONAreExplained(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ body, detail string }{
+		"nothing":             {"", "the body is empty"},
+		"only space":          {"\n ", "the body is empty"},
+		"a byte order mark":   {"\ufeff" + sampleRecall, "byte order mark"},
+		"a comment at first":  {"// sample\n" + sampleRecall, "a comment is not JSON"},
+		"a comment within":    {"{ // sample\n" + sampleRecall[1:], "a comment is not JSON"},
+		"a comment in stars":  {"{ /* x */" + sampleRecall[1:], "a comment is not JSON"},
+		"a trailing comma":    {strings.TrimSuffix(sampleRecall, "}") + ",}", "a comma stands where JSON allows none"},
+		"an end too early":    {sampleRecall[:100], "ends too early"},
+		"a missing brace":     {strings.TrimSuffix(sampleRecall, "}"), "ends too early"},
+		"a name twice":        {string(recallPlus(`"x":1,"x":2`)), "twice"},
+		"an array":            {"[]", "want one JSON object"},
+		"two objects":         {sampleRecall + "{}", "nothing after the JSON object"},
+		"an unquoted literal": {string(recallPlus(`"x":NaN`)), "not strict JSON"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := Inspect([]byte(test.body), RecallCommand)
+			if r := wantReason(t, err, ReasonJSON); !strings.Contains(r.Detail, test.detail) {
+				t.Errorf("got %q, want it to say %q", r.Detail, test.detail)
+			}
+		})
+	}
+}
+
+func TestAPathIsShortAndValidUTF8WhateverTheNames(t *testing.T) {
+	t.Parallel()
+	for _, letter := range []string{"x", "\u00e9", "\u7fa4", "\U0001f600", "~"} {
+		for n := 150; n < 155; n++ {
+			_, err := Inspect(recallPlus(`"`+strings.Repeat(letter, n)+`":`+strings.Repeat("[", 20)), RecallCommand)
+			r := wantReason(t, err, ReasonJSON)
+			if !utf8.ValidString(r.Path) || len(r.Path) > 210 {
+				t.Errorf("got path %q of %d bytes", r.Path, len(r.Path))
+			}
+		}
+	}
+}
