@@ -113,9 +113,12 @@ func TestNothingStoredIsLostToKills(t *testing.T) {
 		stored := make(map[string]bool)
 		for run := range 5 {
 			lines, kill := spawn(t, config, "store", fmt.Sprint(run))
-			time.AfterFunc(time.Duration(600+150*run)*time.Millisecond, kill)
-			for lines.Scan() {
+			for first := true; lines.Scan(); {
 				if key, ok := strings.CutPrefix(lines.Text(), "stored "); ok {
+					if first {
+						first = false
+						time.AfterFunc(time.Duration(300+150*run)*time.Millisecond, kill)
+					}
 					stored[key] = true
 				}
 			}

@@ -229,7 +229,7 @@ type Stats struct {
 	OldestAge time.Duration
 }
 
-// Stats counts what the store holds. It reads an index of every stored row:
+// Stats counts what the store holds. It walks an index over all stored rows:
 // ask every few seconds, not with every request.
 func (o *Outbox) Stats(ctx context.Context) (Stats, error) {
 	if err := o.usable(); err != nil {

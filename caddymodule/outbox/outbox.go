@@ -33,7 +33,10 @@ type Config struct {
 	// this user only.
 	Path string
 
-	// DSN is PostgreSQL's connection string or URL.
+	// DSN is PostgreSQL's connection string or URL. The tables need a database
+	// or a schema (search_path) of their own: River's maintenance takes every
+	// job there for one of its own. Workers poll and never listen for
+	// notifications, which YugabyteDB does not offer by default.
 	DSN string
 
 	// Timeout bounds one attempt at delivery. Default 30s.
@@ -93,8 +96,9 @@ type Outbox struct {
 	store  store
 	log    *slog.Logger
 
-	puts  chan *put
-	ready atomic.Bool
+	puts       chan *put
+	putTimeout time.Duration
+	ready      atomic.Bool
 
 	// crowd is how many callers of Put wait for the commit on its way.
 	crowd atomic.Int64
@@ -145,10 +149,11 @@ type store struct {
 func Open(ctx context.Context, config Config) (*Outbox, error) {
 	config = config.withDefaults()
 	o := &Outbox{
-		config:  config,
-		log:     slog.New(newQuietHandler(config.Logger.Handler())),
-		puts:    make(chan *put),
-		changed: make(chan struct{}, 1),
+		config:     config,
+		log:        slog.New(newQuietHandler(config.Logger.Handler())),
+		puts:       make(chan *put),
+		putTimeout: putTimeout,
+		changed:    make(chan struct{}, 1),
 	}
 	if err := o.openStore(ctx); err != nil {
 		return nil, err
@@ -212,7 +217,7 @@ func (o *Outbox) Postgres() *river.Client[pgx.Tx] { return o.store.postgres }
 
 // Close stops what still works, waits until the outcome of finished attempts is
 // written, and closes the store. Stop the Workers first: attempts that still run
-// are cut off. Close takes no longer than 10s.
+// are cut off, and have 8s to end.
 func (o *Outbox) Close() {
 	o.cancel()
 	o.done.Wait()

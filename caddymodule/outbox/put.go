@@ -18,9 +18,10 @@ const (
 	// HTTP request can still do something else with it.
 	putTimeout = 3 * time.Second
 
-	// maxBatch bounds one commit: large enough that one sync serves every
-	// caller there is, small enough to stay far below putTimeout.
-	maxBatch = 500
+	// maxBatch and maxBatchBytes bound one commit: large enough that one sync
+	// serves every caller there is, small enough to stay far below putTimeout.
+	maxBatch      = 500
+	maxBatchBytes = 8 << 20
 )
 
 // put is one caller of Put.
@@ -42,7 +43,7 @@ func (o *Outbox) Put(ctx context.Context, c Callback) (duplicate bool, err error
 	if err := c.check(); err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, putTimeout)
+	ctx, cancel := context.WithTimeout(ctx, o.putTimeout)
 	defer cancel()
 	p := &put{ctx: ctx, callback: c, outcome: make(chan error, 1)}
 	select {
@@ -79,11 +80,13 @@ func (o *Outbox) commit() {
 // gather returns first and all others that are waiting by now.
 func (o *Outbox) gather(first *put) []*put {
 	batch := []*put{first}
-	for len(batch) < maxBatch {
+	size := len(first.callback.Body)
+	for len(batch) < maxBatch && size < maxBatchBytes {
 		select {
 		case p := <-o.puts:
 			if p.ctx.Err() == nil {
 				batch = append(batch, p)
+				size += len(p.callback.Body)
 			}
 		default:
 			return batch
@@ -120,7 +123,7 @@ func (o *Outbox) insert(batch []*put) (err error) {
 		return ErrNotReady
 	}
 	// Not o.ctx: Close lets a batch that has begun reach the disk.
-	ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), o.putTimeout)
 	defer cancel()
 
 	params := make([]river.InsertManyParams, 0, len(batch))

@@ -125,6 +125,7 @@ func TestPutCoalesces(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		config := configFor(t, driver)
 		o := mustOpen(t, config)
+		o.putTimeout = time.Minute // for the race detector, which slows SQLite down tenfold
 		spy := &insertions{client: o.store.put, wait: 20 * time.Millisecond}
 		o.store.put = spy
 		var wg sync.WaitGroup

@@ -6,6 +6,7 @@ package outbox
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -143,11 +144,23 @@ func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 	defer context.AfterFunc(w.ctx, cancel)()
 
 	r.outbox.giveWay(ctx)
-	err := w.deliver[job.Queue](ctx, Delivery{Callback: job.Args, ID: job.ID, Attempt: job.Attempt})
+	err := w.attempt(ctx, job.Queue, Delivery{Callback: job.Args, ID: job.ID, Attempt: job.Attempt})
 	if err != nil && w.ctx.Err() != nil {
 		return river.JobSnooze(0) // cut off: due at once, and not counted
 	}
 	return err
+}
+
+// attempt calls guard's DeliverFunc and makes a panic an error. River would do
+// so too, but log and store the value, which may hold something of the payload.
+func (w *Workers) attempt(ctx context.Context, guard string, d Delivery) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.outbox.log.Error("delivery panicked", "id", d.ID, "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
+			err = fmt.Errorf("delivery panicked: %T", r)
+		}
+	}()
+	return w.deliver[guard](ctx, d)
 }
 
 // giveWay holds an attempt back for a tenth of a second, as long as so many

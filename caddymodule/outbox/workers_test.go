@@ -209,6 +209,7 @@ func TestStopCutsOffWhenItsContextEndsAndNothingCounts(t *testing.T) {
 func TestWorkersCanBeExchangedAThousandTimes(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
+		o.putTimeout = time.Minute // nothing here is about a slow disk
 		var mu sync.Mutex
 		seen := make(map[string]int)
 		deliver := func(_ context.Context, d Delivery) error {
