@@ -13,6 +13,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 func init() {
@@ -36,10 +38,11 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		app           <sdk_app_id> [<token>...]
 //		on            <command>... forward [{
 //			deadline <duration>
-//			fallback none|allow|forbid [<code> [<info>]]
+//			fallback none|allow|forbid [<code> [<info>]]|deliver
 //		}]
 //		on            <command>... ack
 //		on            <command>... forbid [<code> [<info>]]
+//		on            <command>... deliver
 //		on            <command>... reject
 //		mode          enforce|report
 //		window        <duration>
@@ -94,8 +97,11 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 	case "console_check":
 		return h.unmarshalConsoleCheck(d)
 	case "name":
-		if !d.AllArgs(&h.Name) || !nameFormat.MatchString(h.Name) {
-			return d.Errf("name: want one word of at most 64 letters, digits, - and _")
+		if !d.AllArgs(&h.Name) {
+			return d.Errf("name: want one word")
+		}
+		if err := outbox.CheckGuard(h.Name); err != nil {
+			return d.Errf("name: %v", err)
 		}
 		return nil
 	default:

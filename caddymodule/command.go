@@ -17,7 +17,7 @@ func init() {
 Tools for the tim_callback handler: they send signed callbacks to a URL, and
 check payloads without one.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(sendCommand(), checkCommand(), commandsCommand())
+			cmd.AddCommand(sendCommand(), checkCommand(), commandsCommand(), deliveriesCommand())
 		},
 	})
 }

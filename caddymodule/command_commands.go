@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -37,12 +38,9 @@ without fields are checked as strict JSON only.`,
 }
 
 func codes(c callback.Command) string {
-	var text string
-	for i, r := range c.Codes {
-		if i > 0 {
-			text += ", "
-		}
-		text += r.String()
+	var all []string
+	for _, r := range c.Codes {
+		all = append(all, r.String())
 	}
-	return text
+	return strings.Join(all, ", ")
 }

@@ -24,12 +24,24 @@ import (
 // connection is given up with it.
 const goodbye = 10 * time.Millisecond
 
-// forwardOrFallback forwards the callback and passes the answer on if it is
-// valid and in time. Otherwise it answers what the rule's fallback says, at the
-// deadline at the latest, whatever the next handler is doing then.
+// forwardOrFallback forwards the callback, and answers what the rule's fallback
+// says if the backend does not.
 func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
+	return h.tryForward(w, r, next, c, func(err error) {
+		h.logFallback(c, err)
+		h.verdict(w, r, c)
+	})
+}
+
+// tryForward forwards the callback and passes the answer on if it is valid and in
+// time. Otherwise it calls otherwise, which answers, at the rule's deadline at the
+// latest, whatever the next handler is doing then.
+func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call, otherwise func(error)) error {
 	ctx, cancel := context.WithDeadline(r.Context(), c.start.Add(c.rule.deadline()))
 	defer cancel()
+	if c.rule.stores() {
+		c.header = r.Header.Clone()
+	}
 	answer := &heldAnswer{header: w.Header().Clone()}
 	done := make(chan error, 1)
 	// An answer that is to be looked into must not be compressed.
@@ -52,23 +64,22 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 		return nil
 	}
 	if !returned {
-		returned = h.waitBriefly(done)
+		returned = waitBriefly(done)
 	}
-	h.logFallback(c, err)
 	if !returned && r.ProtoMajor == 1 {
 		w.Header().Set("Connection", "close") // the next call must not wait behind this one
 	}
-	h.verdict(w, c)
+	otherwise(err)
 	if !returned {
 		_ = http.NewResponseController(w).Flush()
-		<-done // it uses the request, which is the server's again when we return
+		_ = <-done // it uses the request, which is the server's again when we return
 	}
 	return nil
 }
 
-func (h *Handler) waitBriefly(done <-chan error) bool {
+func waitBriefly(done <-chan error) bool {
 	select {
-	case <-done:
+	case _ = <-done:
 		return true
 	case <-time.After(goodbye):
 		return false
@@ -81,10 +92,10 @@ func (h *Handler) attempt(w http.ResponseWriter, r *http.Request, next caddyhttp
 	defer func() {
 		switch v := recover(); v {
 		case nil:
-		case http.ErrAbortHandler: //nolint:errorlint // a panic's value is compared as net/http does
+		case http.ErrAbortHandler:
 			err = errors.New("the answer broke off")
-		default:
-			h.logger.Error("the next handler panicked", zap.Any("panic", v), zap.Stack("stack"))
+		default: // the value may hold something of the payload
+			h.logger.Error("the next handler panicked", zap.String("type", fmt.Sprintf("%T", v)), zap.Stack("stack"))
 			err = errors.New("the next handler panicked")
 		}
 	}()
@@ -101,14 +112,20 @@ func (h *Handler) logFallback(c *call, err error) {
 }
 
 // verdict answers what the rule's fallback says, and counts it.
-func (h *Handler) verdict(w http.ResponseWriter, c *call) {
+func (h *Handler) verdict(w http.ResponseWriter, r *http.Request, c *call) {
 	f := c.rule.Fallback
 	countFallback(c.query.CallbackCommand, f.Verdict)
-	if f.Verdict == verdictAllow {
-		writeAnswer(w, http.StatusOK, okAnswer)
+	switch f.Verdict {
+	case verdictForbid:
+		h.forbid(w, c, f.Code, f.Info)
 		return
+	case verdictDeliver:
+		if err := h.store(r, c); err != nil {
+			h.unavailable(w, c, err)
+			return
+		}
 	}
-	h.forbid(w, c, f.Code, f.Info)
+	writeAnswer(w, http.StatusOK, okAnswer)
 }
 
 // forbid answers the verdict "forbidden".

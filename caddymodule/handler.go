@@ -20,6 +20,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 func init() {
@@ -49,7 +50,7 @@ func init() {
 // `{http.tim_callback.msg_seqs}` | MsgSeq of the messages it is about, separated by commas
 // `{http.tim_callback.opt_platform}` | OptPlatform of the query
 // `{http.tim_callback.client_ip}` | ClientIP of the query: the end user's address, not the peer's
-// `{http.tim_callback.action}` | What the guard did: `forward`, `ack`, `forbid`, `reject`, or `console_check`
+// `{http.tim_callback.action}` | What the guard did: `forward`, `ack`, `forbid`, `deliver`, `reject`, or `console_check`
 // `{http.tim_callback.reason}` | Why the callback was refused, or in report mode would have been
 // `{http.tim_callback.path}` | Where the fault is: a parameter's name, or a JSON pointer into the body
 //
@@ -89,14 +90,17 @@ type Handler struct {
 	// Default: `answer`.
 	Rejections string `json:"rejections,omitempty"`
 
-	// The identity of this guard in logs. Letters, digits, `-` and `_`.
-	// Default: `default`.
+	// The identity of this guard in logs and stored deliveries: lower-case letters
+	// and digits, in words joined by `-` or `_`. Two guards that deliver cannot have
+	// the same. Default: `default`.
 	Name string `json:"name,omitempty"`
 
 	apps         map[string]*app
 	anyToken     *callback.Verifier // every app's tokens; nil without any
 	consoleCheck bool
 	rules        ruleSet
+	delivery     *Delivery         // nil if nothing is stored
+	server       *caddyhttp.Server // that deliveries go through
 	logger       *zap.Logger
 }
 
@@ -118,6 +122,7 @@ type App struct {
 type app struct {
 	id       string
 	verifier *callback.Verifier // nil without tokens
+	token    string             // the first one, which signs deliveries
 }
 
 const (
@@ -152,7 +157,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.rules = newRuleSet(h.Rules)
 	h.rules.warn(h.logger)
-	return registerMetrics(ctx.GetMetricsRegistry())
+	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
+		return err
+	}
+	return h.provisionDelivery(ctx)
 }
 
 func (h *Handler) setDefaults() {
@@ -176,9 +184,6 @@ func (h *Handler) setDefaults() {
 	}
 }
 
-// nameFormat is what River accepts as the name of a queue.
-var nameFormat = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-
 // check reports values that cannot be meant.
 func (h *Handler) check() error {
 	switch {
@@ -186,16 +191,19 @@ func (h *Handler) check() error {
 		return errors.New("no app: write tim_callback <sdk_app_id>, or app <sdk_app_id> <token> in its block")
 	case h.Window < 0:
 		return fmt.Errorf("window is %s: want a positive duration such as 1m", time.Duration(h.Window))
-	case h.MaxBody < 0:
-		return fmt.Errorf("max_body is %d: want a positive size such as 1MiB", h.MaxBody)
+	case h.MaxBody < 0 || h.MaxBody > 1<<40:
+		return fmt.Errorf("max_body is %d: want a positive size such as 1MiB; it cannot be unlimited", h.MaxBody)
 	case h.Mode != "" && h.Mode != modeEnforce && h.Mode != modeReport:
 		return fmt.Errorf("mode is %q: want enforce or report", h.Mode)
 	case h.Rejections != "" && h.Rejections != rejectionsAnswer && h.Rejections != rejectionsHandleErrors:
 		return fmt.Errorf("rejections is %q: want answer or handle_errors", h.Rejections)
 	case h.ConsoleCheck != nil && *h.ConsoleCheck && !h.hasTokens():
 		return errors.New("console_check is on, but no app has a token: only the Sign tells the console's check from a forged call")
-	case h.Name != "" && !nameFormat.MatchString(h.Name):
-		return fmt.Errorf("name is %q: want at most 64 letters, digits, - and _", h.Name)
+	}
+	if h.Name != "" {
+		if err := outbox.CheckGuard(h.Name); err != nil {
+			return err
+		}
 	}
 	for i, rule := range h.Rules {
 		if err := rule.check(h.Rules[:i]); err != nil {
@@ -239,6 +247,7 @@ func (h *Handler) provisionApps() error {
 		if h.apps[id].verifier, err = callback.NewVerifier(tokens, time.Duration(h.Window), time.Now); err != nil {
 			return fmt.Errorf("app %s: %w", id, err)
 		}
+		h.apps[id].token = tokens[0]
 		all = append(all, tokens...)
 	}
 	return h.provisionConsoleCheck(all)
@@ -274,17 +283,23 @@ func (h *Handler) provisionConsoleCheck(tokens []string) (err error) {
 
 // ServeHTTP judges the callback and does what its rule says.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if isDelivery(r) {
+		return h.passOn(w, r, next)
+	}
 	c := h.inspect(r)
 	h.record(r, c)
-	if c.action == actionForward {
+	switch c.action {
+	case actionForward:
 		return h.forward(w, r, next, c)
+	case actionDeliver:
+		return h.deliver(w, r, next, c)
 	}
 	c.closeUnread(w, r)
 	switch {
 	case c.action == actionReject:
 		return h.reject(w, c)
 	case c.fellBack():
-		h.verdict(w, c)
+		h.verdict(w, r, c)
 	case c.action == actionForbid:
 		h.forbid(w, c, c.rule.Code, c.rule.Info)
 	default:
@@ -294,14 +309,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
-	c.body.giveBack(r)
-	if h.StripAuth {
-		stripAuth(r)
-	}
+	h.prepare(r, c)
 	if h.Mode == modeEnforce && c.rule.Fallback != nil {
 		return h.forwardOrFallback(w, r, next, c)
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// prepare makes the request what is forwarded of it.
+func (h *Handler) prepare(r *http.Request, c *call) {
+	c.body.giveBack(r)
+	if h.StripAuth {
+		stripAuth(r)
+	}
 }
 
 // Interface guards

@@ -27,6 +27,7 @@ type call struct {
 	event     callback.Event
 	action    string
 	rejection *callback.Rejection // nil if the callback is good
+	header    http.Header         // as it was, for storing while an attempt to forward may still change it
 }
 
 // inspect judges a request and finds its rule. It writes nothing, and reads the
@@ -35,7 +36,7 @@ func (h *Handler) inspect(r *http.Request) *call {
 	c := &call{start: time.Now()}
 	err := h.judge(r, c)
 	switch {
-	case h.isConsoleCheck(r, c, err):
+	case h.isConsoleCheck(r, c):
 		c.action = actionConsoleCheck
 	case h.Mode == modeReport:
 		c.refuse(err)
@@ -108,11 +109,11 @@ func foreignApp(q callback.Query) error {
 	return &callback.Rejection{Reason: callback.ReasonApp, Path: "SdkAppid", Detail: detail}
 }
 
-// isConsoleCheck reports whether the request, which judge refused with err, is
-// the console's check of the URL. The console may leave out the parameters of a
+// isConsoleCheck reports whether the request, which judge has seen, is the
+// console's check of the URL. The console may leave out the parameters of a
 // callback, so that only the Sign tells, of any of the apps.
-func (h *Handler) isConsoleCheck(r *http.Request, c *call, err error) bool {
-	if err == nil || !h.consoleCheck || r.Method != http.MethodPost {
+func (h *Handler) isConsoleCheck(r *http.Request, c *call) bool {
+	if !h.consoleCheck || r.Method != http.MethodPost {
 		return false
 	}
 	if !c.verified {

@@ -48,12 +48,14 @@ var (
 	}, []string{"command", "verdict"})
 )
 
-// registerMetrics adds the collectors to a configuration's registry. Another
-// handler of the same configuration may have done so.
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{
-		callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal,
-	} {
+	return register(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal)
+}
+
+// register adds the collectors to a configuration's registry. Another handler
+// of the same configuration may have done so.
+func register(registry prometheus.Registerer, collectors ...prometheus.Collector) error {
+	for _, c := range collectors {
 		err := registry.Register(c)
 		if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !already {
 			return err

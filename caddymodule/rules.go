@@ -29,6 +29,8 @@ type Rule struct {
 	// - `ack` answers OK; the backend never sees the callback. For a
 	//   before-callback that is the verdict "allowed".
 	// - `forbid` answers the verdict "forbidden"; for before-callbacks only.
+	// - `deliver` stores it, answers OK, and delivers it in the background until the
+	//   backend accepts; for after-callbacks only.
 	// - `reject` refuses it, as if no rule named its command.
 	Action string `json:"action,omitempty"`
 
@@ -51,7 +53,8 @@ type Rule struct {
 // Fallback is what is answered in place of a backend that did not give a valid
 // answer, which is HTTP 200 with a JSON object.
 type Fallback struct {
-	// For before-callbacks `allow` or `forbid`.
+	// For before-callbacks `allow` or `forbid`; for after-callbacks `deliver`, which
+	// stores the callback and delivers it in the background.
 	Verdict string `json:"verdict,omitempty"`
 
 	// The ErrorCode of `forbid`, as in a rule.
@@ -65,6 +68,7 @@ const (
 	actionForward = "forward"
 	actionAck     = "ack"
 	actionForbid  = "forbid"
+	actionDeliver = "deliver"
 	actionReject  = "reject"
 
 	// actionConsoleCheck is no rule's action: the guard answered the console's
@@ -74,6 +78,8 @@ const (
 	verdictNone   = "none"
 	verdictAllow  = "allow"
 	verdictForbid = "forbid"
+	// verdictDeliver is for after-callbacks, which have no verdict: it is stored.
+	verdictDeliver = "deliver"
 
 	classBefore = string(callback.Before)
 	classAfter  = string(callback.After)
@@ -85,8 +91,8 @@ const (
 
 // What can be written, in the order of the documentation.
 var (
-	actions  = []string{actionForward, actionAck, actionForbid, actionReject}
-	verdicts = []string{verdictNone, verdictAllow, verdictForbid}
+	actions  = []string{actionForward, actionAck, actionForbid, actionDeliver, actionReject}
+	verdicts = []string{verdictNone, verdictAllow, verdictForbid, verdictDeliver}
 )
 
 // check reports what cannot be meant, given the rules before it.
@@ -112,6 +118,8 @@ func (r Rule) check(earlier []Rule) error {
 		return errors.New("deadline says when the fallback is answered: write fallback as well")
 	case r.Action == actionForbid:
 		return r.checkForbid(earlier, "forbid", r.Code)
+	case r.Action == actionDeliver:
+		return r.checkAfterOnly(earlier, "deliver")
 	case r.Fallback != nil:
 		return r.checkFallback(earlier)
 	}
@@ -123,10 +131,12 @@ func (r Rule) checkFallback(earlier []Rule) error {
 	switch {
 	case f.Verdict == verdictForbid:
 		return r.checkForbid(earlier, "fallback forbid", f.Code)
-	case f.Verdict != verdictAllow:
+	case f.Verdict != verdictAllow && f.Verdict != verdictDeliver:
 		return fmt.Errorf("fallback is %q: want one of %s", f.Verdict, strings.Join(verdicts, ", "))
 	case f.Code != 0 || f.Info != "":
-		return errors.New("fallback allow takes no code and no info")
+		return fmt.Errorf("fallback %s takes no code and no info", f.Verdict)
+	case f.Verdict == verdictDeliver:
+		return r.checkAfterOnly(earlier, "fallback deliver")
 	}
 	return r.checkBeforeOnly("fallback allow")
 }
@@ -159,6 +169,21 @@ func (r Rule) checkBeforeOnly(what string) error {
 	return nil
 }
 
+// checkAfterOnly reports before-callbacks, whose answer cannot wait.
+func (r Rule) checkAfterOnly(earlier []Rule, what string) error {
+	for _, command := range r.commands(earlier) {
+		if callback.ClassOf(command) == callback.Before {
+			return fmt.Errorf("%s stores callbacks, but %s asks for an answer now: write on after …, or a rule for it above", what, command)
+		}
+	}
+	return nil
+}
+
+// stores reports whether the rule may store callbacks.
+func (r Rule) stores() bool {
+	return r.Action == actionDeliver || r.Fallback != nil && r.Fallback.Verdict == verdictDeliver
+}
+
 // commands are the commands that the rule is the first to name: the known ones,
 // and those it spells out.
 func (r Rule) commands(earlier []Rule) []string {
@@ -172,8 +197,7 @@ func (r Rule) commands(earlier []Rule) []string {
 		}
 	}
 	return slices.DeleteFunc(all, func(command string) bool {
-		named := func(r Rule) bool { return r.names(command) }
-		return !named(r) || slices.ContainsFunc(earlier, named)
+		return !r.fits(command) || slices.ContainsFunc(earlier, func(e Rule) bool { return e.names(command) })
 	})
 }
 
@@ -195,8 +219,13 @@ func checkPattern(pattern string) error {
 	return nil
 }
 
-// names reports whether the rule is about the command.
+// names reports whether the rule is about the command. A rule that stores is
+// about no before-callback, also not about a new one that its pattern fits.
 func (r Rule) names(command string) bool {
+	return r.fits(command) && (!r.stores() || callback.ClassOf(command) == callback.After)
+}
+
+func (r Rule) fits(command string) bool {
 	for _, pattern := range r.Commands {
 		if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
 			if strings.HasPrefix(command, prefix) {

@@ -77,7 +77,7 @@ func TestEventsStayRightWhenInspectorsAreReused(t *testing.T) {
 			var all []kept
 			for i := range 200 {
 				id := fmt.Sprintf("w%d-%d-%s", worker, i, strings.Repeat("x", i%50))
-				seq := uint32(worker*1000 + i + 1) //nolint:gosec // small
+				seq := uint32(worker*1000 + i + 1)
 				body := fmt.Sprintf(`{"CallbackCommand":%q,"Operator_Account":"o%s","Type":"t%s","GroupId":"g%s","TopicId":"\u0074%s","EventTime":%d,"MsgSeqList":[{"MsgSeq":%d},{"MsgSeq":1}]}`,
 					RecallCommand, id, id, id, id, seq, seq)
 				event, err := Inspect([]byte(body), RecallCommand)

@@ -40,6 +40,6 @@ func (b backoff) NextRetry(job *rivertype.JobRow) time.Time {
 	if n := job.Attempt - 1; n < 12 {
 		delay = min(maxBackoff, minBackoff<<max(n, 0))
 	}
-	delay = time.Duration(float64(delay) * (0.8 + 0.4*rand.Float64()))
+	delay = time.Duration(float64(delay) * (0.8 + 0.4*rand.Float64())) //nolint:gosec // jitter need not be unguessable
 	return now.Add(min(max(delay, minBackoff), maxBackoff))
 }

@@ -90,9 +90,17 @@ func (c *Callback) check() error {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	for _, f := range []struct{ name, value string }{
-		{"body", c.Body}, {"uri", c.URI}, {"host", c.Host}, {"method", c.Method}, {"group_id", c.GroupID},
-		{"command", c.Command}, {"sdk_app_id", c.SDKAppID}, {"key", c.Key},
-		{"server", c.Server}, {"proto", c.Proto}, {"remote_addr", c.RemoteAddr},
+		{"body", c.Body},
+		{"uri", c.URI},
+		{"host", c.Host},
+		{"method", c.Method},
+		{"group_id", c.GroupID},
+		{"command", c.Command},
+		{"sdk_app_id", c.SDKAppID},
+		{"key", c.Key},
+		{"server", c.Server},
+		{"proto", c.Proto},
+		{"remote_addr", c.RemoteAddr},
 	} {
 		if !storable(f.value) {
 			return fmt.Errorf("%w: %s is not UTF-8 text", ErrInvalid, f.name)

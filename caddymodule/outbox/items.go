@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -49,10 +50,8 @@ var riverStates = map[State][]rivertype.JobState{
 
 func stateOf(s rivertype.JobState) State {
 	for state, rivers := range riverStates {
-		for _, r := range rivers {
-			if r == s {
-				return state
-			}
+		if slices.Contains(rivers, s) {
+			return state
 		}
 	}
 	return Pending

@@ -41,7 +41,7 @@ func openSQLite(path string, log *slog.Logger) (store, error) {
 	// Readers see a snapshot and hold up nobody.
 	reader, err := sql.Open("sqlite", sqliteDSN(path, "deferred"))
 	if err != nil {
-		writer.Close()
+		_ = writer.Close()
 		return store{}, err
 	}
 	reader.SetMaxOpenConns(4)
@@ -49,7 +49,7 @@ func openSQLite(path string, log *slog.Logger) (store, error) {
 }
 
 func sqliteStore(writer, reader *sql.DB, log *slog.Logger) (store, error) {
-	s := store{close: func() { reader.Close(); writer.Close() }}
+	s := store{close: func() { _, _ = reader.Close(), writer.Close() }}
 	driver, operate := riversqlite.New(writer), riversqlite.New(reader)
 	put, err := newClient(driver, log)
 	if err == nil {

@@ -130,7 +130,7 @@ func (s *supervisor) remove(queue string) error {
 	defer cancel()
 	if err := s.client.Queues().Remove(ctx, queue); err != nil {
 		s.outbox.change()
-		return nil //nolint:nilerr // it is tried again at once
+		return nil // it is tried again at once
 	}
 	delete(s.queues, queue)
 	return nil

@@ -47,7 +47,7 @@ func TestRetriesWithTheErrorKept(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		var attempts atomic.Int64
-		mustWork(t, o, func(_ context.Context, d Delivery) error {
+		mustWork(t, o, func(_ context.Context, _ Delivery) error {
 			if attempts.Add(1) == 1 {
 				return errors.New("backend answered 502")
 			}

@@ -1,0 +1,210 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+// storeWithin is how long a caller waits for the store, before the callback is
+// forwarded at once while Tencent still waits.
+const storeWithin = time.Second
+
+// attemptHeader tells the backend that a callback was stored, and how often it
+// has been offered.
+const attemptHeader = "Tim-Delivery-Attempt"
+
+// deliveryCtxKey marks the request of a delivery, which was judged when it came.
+const deliveryCtxKey caddy.CtxKey = "tim_callback_delivery"
+
+// provisionDelivery joins the guard to the delivery app if it stores callbacks.
+func (h *Handler) provisionDelivery(ctx caddy.Context) error {
+	if !slices.ContainsFunc(h.Rules, Rule.stores) {
+		return nil
+	}
+	app, err := ctx.App("tim_delivery")
+	if err != nil {
+		return err
+	}
+	h.delivery = app.(*Delivery)
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return errors.New("deliver works only in a site, whose server it delivers through")
+	}
+	h.server = server
+	return h.delivery.register(h)
+}
+
+// deliver stores the callback and answers OK. If it cannot be stored, it is
+// forwarded at once, and if that fails too, refused: there is no OK that nothing
+// stands behind.
+func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
+	err := h.store(r, c)
+	if err == nil {
+		writeAnswer(w, http.StatusOK, okAnswer)
+		return nil
+	}
+	h.logger.Error("storing a callback failed: forwarding it at once",
+		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand), zap.Error(err))
+	h.prepare(r, c)
+	return h.tryForward(w, r, next, c, func(err error) { h.unavailable(w, c, err) })
+}
+
+// store puts the callback on stable storage.
+func (h *Handler) store(r *http.Request, c *call) error {
+	// The caller may have gone; its callback must not go with it.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeWithin)
+	defer cancel()
+	return h.delivery.put(ctx, h.stored(r, c))
+}
+
+// unavailable refuses a callback that could neither be stored nor delivered, so
+// that Tencent offers it again if retries are switched on.
+func (h *Handler) unavailable(w http.ResponseWriter, c *call, err error) {
+	h.logger.Error("a callback could neither be stored nor forwarded: it is lost unless Tencent repeats it",
+		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand), zap.Error(err))
+	writeAnswer(w, http.StatusServiceUnavailable, callback.Fail("the callback could neither be stored nor delivered").JSON())
+}
+
+// stored returns what is kept of a request: all that is needed to make it again,
+// but neither Sign nor RequestTime.
+func (h *Handler) stored(r *http.Request, c *call) outbox.Callback {
+	original := *r
+	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		original = o
+	}
+	target := *original.URL
+	target.RawQuery = withoutAuth(target.RawQuery)
+	header := c.header
+	if header == nil {
+		header = r.Header.Clone()
+	}
+	for _, name := range []string{"Connection", "Content-Length", "Expect", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
+		header.Del(name)
+	}
+	return outbox.Callback{
+		Command: c.query.CallbackCommand, SDKAppID: c.app.id, GroupID: c.event.GroupID, MsgSeqs: c.event.MsgSeqs,
+		Guard: h.Name, Key: c.event.ContentKey(), Signed: c.verified, Received: c.start.UTC(),
+		Server: h.server.Name(), Method: r.Method, Host: r.Host, URI: target.RequestURI(), Proto: r.Proto, TLS: r.TLS != nil,
+		RemoteAddr: r.RemoteAddr, Header: header, Body: string(c.body.bytes),
+	}
+}
+
+// redeliver offers a stored callback to the backend, by sending it through the
+// site once more.
+func (h *Handler) redeliver(ctx context.Context, d outbox.Delivery) error {
+	err := h.offer(ctx, d)
+	outcome := "delivered"
+	if err != nil {
+		outcome = "failed"
+	}
+	deliveryAttemptsTotal.WithLabelValues(commandLabel(d.Command), outcome).Inc()
+	return err
+}
+
+func (h *Handler) offer(ctx context.Context, d outbox.Delivery) error {
+	r, err := h.request(ctx, d)
+	if err != nil {
+		return err
+	}
+	answer := &heldAnswer{header: make(http.Header)}
+	h.server.ServeHTTP(answer, r)
+	if err := ctx.Err(); err != nil && !answer.accepted() {
+		return fmt.Errorf("no answer in time: %w", err)
+	}
+	switch {
+	case answer.status == 0:
+		return errors.New("no handler answered")
+	case answer.status < 200 || answer.status > 299:
+		return fmt.Errorf("the answer has the status %d", answer.status)
+	case !answer.accepted():
+		return errors.New("the answer says FAIL")
+	}
+	return nil
+}
+
+// request makes the request of a stored callback again, with a fresh Sign if it
+// had one.
+func (h *Handler) request(ctx context.Context, d outbox.Delivery) (*http.Request, error) {
+	a := h.apps[d.SDKAppID]
+	if a == nil {
+		return nil, fmt.Errorf("app %s is not in this guard's configuration any more", d.SDKAppID)
+	}
+	uri := d.URI
+	if d.Signed && a.verifier != nil {
+		requestTime := strconv.FormatInt(time.Now().Unix(), 10)
+		auth := url.Values{"RequestTime": {requestTime}, "Sign": {callback.Sign(a.token, requestTime)}}
+		uri += separator(uri) + auth.Encode()
+	}
+	ctx = context.WithValue(ctx, deliveryCtxKey, true)
+	r, err := http.NewRequestWithContext(ctx, d.Method, uri, strings.NewReader(d.Body))
+	if err != nil {
+		return nil, errors.New("the stored request is not one") // the error would show the Sign
+	}
+	r.Header = http.Header(d.Header).Clone()
+	if r.Header == nil {
+		r.Header = make(http.Header)
+	}
+	r.Header.Set("Content-Length", strconv.Itoa(len(d.Body)))
+	r.Header.Set(attemptHeader, strconv.Itoa(d.Attempt))
+	r.Host, r.RequestURI, r.RemoteAddr = d.Host, uri, d.RemoteAddr
+	if major, minor, ok := http.ParseHTTPVersion(d.Proto); ok {
+		r.Proto, r.ProtoMajor, r.ProtoMinor = d.Proto, major, minor
+	}
+	if d.TLS {
+		r.TLS = &tls.ConnectionState{HandshakeComplete: true, ServerName: d.Host}
+	}
+	return r, nil
+}
+
+func separator(uri string) string {
+	if strings.Contains(uri, "?") {
+		return "&"
+	}
+	return "?"
+}
+
+// isDelivery reports whether the request is a delivery, which has been judged.
+func isDelivery(r *http.Request) bool {
+	delivery, _ := r.Context().Value(deliveryCtxKey).(bool)
+	return delivery
+}
+
+// passOn hands a delivery to the next handler as the callback would have been.
+func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if h.StripAuth {
+		stripAuth(r)
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// accepted reports whether the backend has the callback: a 2xx that some handler
+// wrote, and that does not say FAIL.
+func (a *heldAnswer) accepted() bool {
+	if a.status < 200 || a.status > 299 {
+		return false
+	}
+	var said struct{ ActionStatus string }
+	err := json.Unmarshal(a.body.Bytes(), &said, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	return err != nil || said.ActionStatus != "FAIL"
+}
