@@ -43,17 +43,21 @@ func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyh
 		c.header = r.Header.Clone()
 	}
 	answer := &heldAnswer{header: w.Header().Clone()}
-	done := make(chan error, 1)
+	done := make(chan struct{})
+	var failed error // of the attempt, once it is done
 	// An answer that is to be looked into must not be compressed.
 	r.Header.Set("Accept-Encoding", "identity")
-	go func() { done <- h.attempt(answer, r.WithContext(ctx), next) }()
+	go func() {
+		defer close(done)
+		failed = h.attempt(answer, r.WithContext(ctx), next)
+	}()
 
 	var err error
 	returned := false
 	select {
-	case err = <-done:
+	case <-done:
 		returned = true
-		if err == nil {
+		if err = failed; err == nil {
 			err = answer.fault()
 		}
 	case <-ctx.Done():
@@ -72,14 +76,14 @@ func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyh
 	otherwise(err)
 	if !returned {
 		_ = http.NewResponseController(w).Flush()
-		_ = <-done // it uses the request, which is the server's again when we return
+		<-done // it uses the request, which is the server's again when we return
 	}
 	return nil
 }
 
-func waitBriefly(done <-chan error) bool {
+func waitBriefly(done <-chan struct{}) bool {
 	select {
-	case _ = <-done:
+	case <-done:
 		return true
 	case <-time.After(goodbye):
 		return false
