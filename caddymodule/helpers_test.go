@@ -1,0 +1,316 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/caddytest"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+)
+
+const (
+	testApp   = "1400000000"
+	testToken = "first-token-K7vQ2"
+	newToken  = "second-token-W3xZ9"
+
+	// siteURL is where the site under test listens.
+	siteURL = "http://localhost:9080"
+
+	okJSON = `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}`
+)
+
+// recallBody is the payload as Tencent documents it, without its comments.
+func recallBody(t *testing.T) []byte {
+	t.Helper()
+	body, err := os.ReadFile(filepath.Join("callback", "testdata", "recall.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// query returns a raw query in the order of the wire: alphabetical, with a
+// parameter of the customer's own in the middle.
+func query(app, command, auth string) string {
+	q := "CallbackCommand=" + command + "&ClientIP=203.0.113.7&OptPlatform=RESTAPI&Region=a%2Fb+c"
+	if auth != "" {
+		q += "&" + auth
+	}
+	return q + "&SdkAppid=" + app + "&contenttype=json"
+}
+
+// signed returns RequestTime and Sign as they stand in a query.
+func signed(token string, at time.Time) string {
+	requestTime := strconv.FormatInt(at.Unix(), 10)
+	return "RequestTime=" + requestTime + "&Sign=" + callback.Sign(token, requestTime)
+}
+
+// goodQuery returns the query of a recall that is signed now.
+func goodQuery() string {
+	return query(testApp, callback.RecallCommand, signed(testToken, time.Now()))
+}
+
+// received is a request as the backend got it.
+type received struct {
+	Method, URI, Proto string
+	Header             http.Header
+	ContentLength      int64
+	TransferEncoding   []string
+	Body               []byte
+}
+
+// backend records what it receives and answers OK.
+type backend struct {
+	*httptest.Server
+
+	mu  sync.Mutex
+	got []received
+}
+
+func newBackend(t *testing.T) *backend {
+	t.Helper()
+	b := new(backend)
+	b.Server = httptest.NewServer(b)
+	t.Cleanup(b.Close)
+	return b
+}
+
+func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	b.mu.Lock()
+	b.got = append(b.got, received{
+		Method: r.Method, URI: r.RequestURI, Proto: r.Proto, Header: r.Header.Clone(),
+		ContentLength: r.ContentLength, TransferEncoding: r.TransferEncoding, Body: body,
+	})
+	b.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, okJSON)
+}
+
+// address is host and port, for reverse_proxy.
+func (b *backend) address() string { return b.Listener.Addr().String() }
+
+// take returns what was received since the last time.
+func (b *backend) take() []received {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	got := b.got
+	b.got = nil
+	return got
+}
+
+// takeOne returns the one request that must have been received.
+func (b *backend) takeOne(t *testing.T) received {
+	t.Helper()
+	got := b.take()
+	if len(got) != 1 {
+		t.Fatalf("the backend received %d requests, want 1", len(got))
+	}
+	return got[0]
+}
+
+// takeNone fails if anything was received.
+func (b *backend) takeNone(t *testing.T) {
+	t.Helper()
+	if got := b.take(); len(got) != 0 {
+		t.Errorf("the backend received %d requests, want none; the first: %s %s", len(got), got[0].Method, got[0].URI)
+	}
+}
+
+// site is what a test writes of a Caddyfile.
+type site struct {
+	global  string // more global options
+	servers string // more options of the server
+	log     string // more options of the default log
+	body    string // the site's directives
+}
+
+// start runs Caddy with the site and returns the name of its log file. Ports are
+// fixed, so that tests that use it cannot be parallel.
+func (s site) start(t *testing.T) (logFile string) {
+	t.Helper()
+	logFile = filepath.Join(t.TempDir(), "log.json")
+	http.DefaultClient.CloseIdleConnections() // every load closes the admin API's
+	tester := caddytest.NewTester(t)
+	tester.InitServer(s.caddyfile(logFile), "caddyfile")
+	if t.Failed() {
+		t.FailNow()
+	}
+	time.Sleep(20 * time.Millisecond) // the server before may accept one more connection, and drop it
+	return logFile
+}
+
+func (s site) caddyfile(logFile string) string {
+	return fmt.Sprintf(`{
+	skip_install_trust
+	admin localhost:2999
+	http_port 9080
+	https_port 9443
+	grace_period 1ns
+	log {
+		output file %s
+		level DEBUG
+		%s
+	}
+	servers {
+		protocols h1 h2c
+		%s
+	}
+	%s
+}
+http://localhost:9080 {
+	%s
+}
+`, logFile, s.log, s.servers, s.global, s.body)
+}
+
+// guarded returns a site with a guard of testApp and a proxy to the backend.
+func guarded(b *backend, subdirectives ...string) site {
+	return site{body: guard(subdirectives...) + "\nreverse_proxy " + b.address()}
+}
+
+// guard returns a tim_callback of testApp.
+func guard(subdirectives ...string) string {
+	return "tim_callback {\n app " + testApp + " " + testToken + "\n" + strings.Join(subdirectives, "\n") + "\n}"
+}
+
+// protocol is one that callbacks can come by.
+type protocol struct {
+	name   string
+	client *http.Client
+}
+
+// protocols returns clients of HTTP/1.1 and of h2c.
+func protocols(t *testing.T) []protocol {
+	t.Helper()
+	var all []protocol
+	for _, name := range []string{"HTTP/1.1", "h2c"} {
+		transport := &http.Transport{Protocols: new(http.Protocols), ExpectContinueTimeout: 5 * time.Second, DisableCompression: true}
+		transport.Protocols.SetHTTP1(name == "HTTP/1.1")
+		transport.Protocols.SetUnencryptedHTTP2(name == "h2c")
+		t.Cleanup(transport.CloseIdleConnections)
+		all = append(all, protocol{name, &http.Client{Transport: transport, Timeout: 10 * time.Second}})
+	}
+	return all
+}
+
+// request is one that a test makes.
+type request struct {
+	method  string // POST without
+	path    string
+	query   string
+	body    []byte
+	chunked bool // without Content-Length
+	header  http.Header
+}
+
+// response is what came back.
+type response struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (p protocol) send(t *testing.T, q request) response {
+	t.Helper()
+	if q.method == "" {
+		q.method = http.MethodPost
+	}
+	var body io.Reader = bytes.NewReader(q.body)
+	if q.chunked {
+		body = struct{ io.Reader }{body}
+	}
+	req, err := http.NewRequestWithContext(t.Context(), q.method, siteURL+q.path+"?"+q.query, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, values := range q.header {
+		req.Header[name] = slices.Clone(values)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return readResponse(t, resp)
+}
+
+func readResponse(t *testing.T, resp *http.Response) response {
+	t.Helper()
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response{resp.StatusCode, resp.Header, body}
+}
+
+// wantOK fails unless the answer is the one that Tencent asks for.
+func (r response) wantOK(t *testing.T) {
+	t.Helper()
+	if r.status != http.StatusOK || string(r.body) != okJSON {
+		t.Errorf("answer %d %s, want 200 %s", r.status, r.body, okJSON)
+	}
+}
+
+// wantRefused fails unless the answer refuses as the reason, with all of the
+// three fields that Tencent asks for.
+func (r response) wantRefused(t *testing.T, status int, reason callback.Reason) {
+	t.Helper()
+	if r.status != status {
+		t.Errorf("status %d, want %d: %s", r.status, status, r.body)
+	}
+	if got := r.header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type %q, want application/json", got)
+	}
+	var answer map[string]any
+	if err := json.Unmarshal(r.body, &answer); err != nil {
+		t.Fatalf("answer %q: %v", r.body, err)
+	}
+	if answer["ActionStatus"] != "FAIL" || answer["ErrorCode"] == nil || answer["ErrorCode"] == 0.0 || len(answer) != 3 {
+		t.Errorf("answer %s, want ActionStatus FAIL, ErrorInfo and a non-zero ErrorCode", r.body)
+	}
+	if info, _ := answer["ErrorInfo"].(string); !strings.HasPrefix(info, string(reason)+": ") {
+		t.Errorf("ErrorInfo %q, want one that begins with %q", info, reason)
+	}
+}
+
+// logLines returns the lines of a log file, as soon as one satisfies the
+// condition: the access log is written after the answer.
+func logLines(t *testing.T, file string, until func(line map[string]any) bool) []map[string]any {
+	t.Helper()
+	for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []map[string]any
+		for line := range bytes.Lines(data) {
+			var fields map[string]any
+			if json.Unmarshal(line, &fields) == nil {
+				lines = append(lines, fields)
+			}
+		}
+		if slices.ContainsFunc(lines, until) {
+			return lines
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no such line in the log:\n%s", data)
+		}
+	}
+}

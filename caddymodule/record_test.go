@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"strings"
+	"testing"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+)
+
+func TestPlaceholdersOfACall(t *testing.T) {
+	t.Parallel()
+	full := &call{
+		query:  callback.Query{SdkAppID: "1", CallbackCommand: "Group.CallbackBeforeSendMsg", OptPlatform: "iOS", ClientIP: "::1"},
+		event:  callback.Event{GroupID: "g", TopicID: "t", Operator: "o", GroupType: "y", EventTime: 1670574414123, MsgSeqs: []uint32{4294967295, 1}},
+		action: actionReject, rejection: &callback.Rejection{Reason: callback.ReasonPayload, Path: "/a"},
+	}
+	for name, want := range map[string]string{
+		"sdk_app_id": "1", "command": "Group.CallbackBeforeSendMsg", "class": "before", "group_id": "g", "topic_id": "t", "operator": "o",
+		"group_type": "y", "event_time": "1670574414123", "msg_seqs": "4294967295,1", "opt_platform": "iOS", "client_ip": "::1",
+		"action": "reject", "reason": "payload", "path": "/a",
+	} {
+		if got, known := full.placeholder(placeholderPrefix + name); !known || got != want {
+			t.Errorf("%s is %v (known: %t), want %s", name, got, known, want)
+		}
+		if got, known := new(call).placeholder(placeholderPrefix + name); !known || got != "" {
+			t.Errorf("%s of an empty call is %q (known: %t), want it known and empty", name, got, known)
+		}
+	}
+	for _, key := range []string{"http.tim_callback.sign", "http.tim_callback.", "http.tim_callback", "http.request.uri", ""} {
+		if got, known := full.placeholder(key); known {
+			t.Errorf("%q is %v, want it unknown", key, got)
+		}
+	}
+}
+
+func TestAccessLogLeavesOutWhatIsEmpty(t *testing.T) {
+	t.Parallel()
+	enc := zapcore.NewMapObjectEncoder()
+	c := &call{query: callback.Query{SdkAppID: "1", Sign: "secret", RequestTime: "1700000000"}, action: actionReject}
+	if err := c.MarshalLogObject(enc); err != nil {
+		t.Fatal(err)
+	}
+	if len(enc.Fields) != 2 || enc.Fields["sdk_app_id"] != "1" || enc.Fields["action"] != "reject" {
+		t.Errorf("fields %v, want only sdk_app_id and action", enc.Fields)
+	}
+}
+
+func TestTheHandlerLogsNoToken(t *testing.T) {
+	t.Parallel()
+	enc := zapcore.NewJSONEncoder(zapcore.EncoderConfig{})
+	h := provisioned(t, &Handler{Apps: []App{{testApp, []string{testToken}}}})
+	if err := enc.AddReflected("any", h.apps); err != nil {
+		t.Fatal(err)
+	}
+	if err := enc.AddObject("handler", h); err != nil {
+		t.Fatal(err)
+	}
+	line, err := enc.EncodeEntry(zapcore.Entry{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(line.String(), testToken) {
+		t.Errorf("the log holds the token: %s", line)
+	}
+}
