@@ -111,7 +111,7 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 
 func (h *Handler) addApp(d *caddyfile.Dispenser, id string, tokens []string) error {
 	if !appIDFormat.MatchString(id) && !isPlaceholder(id) {
-		return d.Errf("app %q: want the SDKAppID of Tencent's console, in decimal", id)
+		return d.Errf("app: want the SDKAppID of Tencent's console first, in decimal") // the word may be a token in the wrong place
 	}
 	for _, a := range h.Apps {
 		if a.SdkAppID == id {

@@ -82,7 +82,7 @@ func (h *Handler) store(r *http.Request, c *call) error {
 // that Tencent offers it again if retries are switched on.
 func (h *Handler) unavailable(w http.ResponseWriter, c *call, err error) {
 	h.logger.Error("a callback could neither be stored nor forwarded: it is lost unless Tencent repeats it",
-		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand), zap.Error(err))
+		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand), zap.Error(causeOf(err)))
 	writeAnswer(w, http.StatusServiceUnavailable, callback.Fail("the callback could neither be stored nor delivered").JSON())
 }
 

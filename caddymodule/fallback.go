@@ -112,7 +112,15 @@ func (h *Handler) logFallback(c *call, err error) {
 		zap.String("command", c.query.CallbackCommand),
 		zap.String("verdict", c.rule.Fallback.Verdict),
 		zap.Duration("after", time.Since(c.start)),
-		zap.Error(err))
+		zap.Error(causeOf(err)))
+}
+
+// causeOf leaves out where in Caddy an error was made.
+func causeOf(err error) error {
+	if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok && he.Err != nil {
+		return he.Err
+	}
+	return err
 }
 
 // verdict answers what the rule's fallback says, and counts it.

@@ -223,13 +223,13 @@ func (h *Handler) provisionApps() error {
 	repl := caddy.NewReplacer()
 	h.apps = make(map[string]*app, len(h.Apps))
 	var all []string
-	for _, a := range h.Apps {
+	for i, a := range h.Apps {
 		id, err := repl.ReplaceOrErr(a.SdkAppID, true, true)
 		if err != nil {
 			return fmt.Errorf("app %s: %w", a.SdkAppID, err)
 		}
 		if !appIDFormat.MatchString(id) {
-			return fmt.Errorf("app %q: want the SDKAppID of Tencent's console, in decimal", id)
+			return fmt.Errorf("app %d: want the SDKAppID of Tencent's console, in decimal", i+1) // the value may be a token
 		}
 		if h.apps[id] != nil {
 			return fmt.Errorf("app %s is given twice: write all its tokens after one app %s", id, id)

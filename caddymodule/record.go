@@ -40,10 +40,11 @@ func (h *Handler) record(r *http.Request, c *call) {
 }
 
 // logRejection writes one line. What anybody can cause is Info; what only a
-// holder of a token can cause is a Warn, because it is real traffic.
+// holder of a token can cause is a Warn, because it is real traffic. That goes for
+// stale callbacks too: this machine's clock may be wrong.
 func (h *Handler) logRejection(r *http.Request, c *call) {
 	level := zapcore.InfoLevel
-	if c.verified {
+	if c.verified || c.token > 0 {
 		level = zapcore.WarnLevel
 	}
 	message := "callback refused"

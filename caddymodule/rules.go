@@ -209,7 +209,7 @@ func checkPattern(pattern string) error {
 		return fmt.Errorf("command %q: a * can only be its last character", pattern)
 	}
 	if pattern == "" {
-		return errors.New("a command is empty")
+		return errors.New("a command is empty: write a CallbackCommand, its beginning and *, or before or after")
 	}
 	for _, known := range callback.Commands() {
 		if pattern != known.Name && strings.EqualFold(pattern, known.Name) {
