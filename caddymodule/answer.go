@@ -63,9 +63,13 @@ func (c *call) closeUnread(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// jsonType is shared by all answers, because most are the same few bytes.
+var jsonType = []string{"application/json"}
+
 func writeAnswer(w http.ResponseWriter, status int, answer []byte) {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	header := w.Header()
+	header["Content-Type"] = jsonType
+	header["Content-Length"] = []string{strconv.Itoa(len(answer))}
 	w.WriteHeader(status)
 	_, _ = w.Write(answer) // a caller that has gone needs no answer
 }

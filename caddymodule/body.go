@@ -23,9 +23,14 @@ type body struct {
 	took  time.Duration // to arrive
 }
 
-// firstRead is how much room is made for a body before its first byte is there,
-// so that a client cannot reserve more memory than it sends.
-const firstRead = 4 << 10
+// Room for a body is made as it comes, so that a client cannot reserve much more
+// memory than it sends: at first for firstRead bytes, then for growth times what
+// has come, but never for more than it declared. Doubling would make three times
+// the garbage for the large ones.
+const (
+	firstRead = 4 << 10
+	growth    = 16
+)
 
 // longestBlank is the longest body that the console's URL check can have: two
 // braces and some white space.
@@ -54,15 +59,36 @@ func (b *body) readUpTo(r *http.Request, limit int64) error {
 		b.whole = true
 		return nil
 	}
-	var buf bytes.Buffer
-	buf.Grow(int(min(max(r.ContentLength, 0), firstRead)) + bytes.MinRead)
 	start := time.Now()
-	_, err := buf.ReadFrom(io.LimitReader(r.Body, limit+1))
-	b.bytes, b.err, b.took = buf.Bytes(), err, time.Since(start)
-	if err != nil {
+	err := b.readFrom(r, limit)
+	b.took = time.Since(start)
+	if b.err = err; err != nil {
 		return unreadable(err)
 	}
 	b.whole = int64(len(b.bytes)) <= limit
+	return nil
+}
+
+// readFrom reads what was declared, or until the end or one byte over limit.
+func (b *body) readFrom(r *http.Request, limit int64) error {
+	want := limit + 1
+	if r.ContentLength >= 0 {
+		want = min(want, r.ContentLength)
+	}
+	b.bytes = make([]byte, 0, min(want, firstRead))
+	for int64(len(b.bytes)) < want {
+		if have := len(b.bytes); have == cap(b.bytes) {
+			b.bytes = append(make([]byte, 0, min(want, int64(have)*growth)), b.bytes...)
+		}
+		n, err := r.Body.Read(b.bytes[len(b.bytes):cap(b.bytes)])
+		b.bytes = b.bytes[:len(b.bytes)+n]
+		if err != nil && (err != io.EOF || r.ContentLength > int64(len(b.bytes))) {
+			return err
+		}
+		if err == io.EOF {
+			return nil
+		}
+	}
 	return nil
 }
 

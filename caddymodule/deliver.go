@@ -47,11 +47,9 @@ func (h *Handler) provisionDelivery(ctx caddy.Context) error {
 		return err
 	}
 	h.delivery = app.(*Delivery)
-	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
-	if !ok {
+	if h.server == nil {
 		return errors.New("deliver works only in a site, whose server it delivers through")
 	}
-	h.server = server
 	return h.delivery.register(h)
 }
 

@@ -154,6 +154,7 @@ type heldAnswer struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
+	err    error // of a Write, which the handler may not have looked at
 }
 
 func (a *heldAnswer) Header() http.Header { return a.header }
@@ -167,7 +168,10 @@ func (a *heldAnswer) WriteHeader(status int) {
 func (a *heldAnswer) Write(p []byte) (int, error) {
 	a.WriteHeader(http.StatusOK)
 	if a.body.Len()+len(p) > maxAnswer {
-		return 0, errors.New("the answer is too long for one in Tencent's form")
+		a.err = errors.New("the answer is too long for one in Tencent's form")
+	}
+	if a.err != nil {
+		return 0, a.err
 	}
 	return a.body.Write(p)
 }
@@ -179,6 +183,8 @@ func (*heldAnswer) Flush() {}
 func (a *heldAnswer) fault() error {
 	value := jsontext.Value(a.body.Bytes())
 	switch {
+	case a.err != nil:
+		return a.err
 	case a.status == 0:
 		return errors.New("no handler answered")
 	case a.status != http.StatusOK:

@@ -100,7 +100,7 @@ type Handler struct {
 	consoleCheck bool
 	rules        ruleSet
 	delivery     *Delivery         // nil if nothing is stored
-	server       *caddyhttp.Server // that deliveries go through
+	server       *caddyhttp.Server // that it is part of, and deliveries go through
 	logger       *zap.Logger
 }
 
@@ -148,6 +148,7 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 // Provision sets up the handler.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	h.setDefaults()
 	if err := h.check(); err != nil {
 		return err

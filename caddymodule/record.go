@@ -27,7 +27,7 @@ func (h *Handler) record(r *http.Request, c *call) {
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(c.placeholder)
 	}
-	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok && h.logsAccess() {
 		extra.Add(zap.Object("tim_callback", c))
 	}
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
@@ -38,6 +38,10 @@ func (h *Handler) record(r *http.Request, c *call) {
 		h.logRejection(r, c)
 	}
 }
+
+// logsAccess reports whether the server may write an access log. Adding a field
+// for one that it never writes costs more than reading the query.
+func (h *Handler) logsAccess() bool { return h.server == nil || h.server.Logs != nil }
 
 // logRejection writes one line. What anybody can cause is Info; what only a
 // holder of a token can cause is a Warn, because it is real traffic. That goes for

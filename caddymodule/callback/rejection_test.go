@@ -60,7 +60,7 @@ func TestReasonsAreListedOnce(t *testing.T) {
 func TestRejectionReadsAsOneLine(t *testing.T) {
 	t.Parallel()
 	for want, r := range map[string]*Rejection{
-		"payload: /GroupId: the field is missing": {Reason: ReasonPayload, Path: "/GroupId", Detail: "the field is missing", Offset: 7},
+		"payload: the field is missing (/GroupId)": {Reason: ReasonPayload, Path: "/GroupId", Detail: "the field is missing", Offset: 7},
 		"json: want one JSON object":              {Reason: ReasonJSON, Detail: "want one JSON object"},
 	} {
 		if got := r.Error(); got != want {
