@@ -171,7 +171,9 @@ func (r *Rule) unmarshalOption(d *caddyfile.Dispenser) error {
 			return codeAndInfo(d, "fallback forbid", args[1:], &r.Fallback.Code, &r.Fallback.Info)
 		case len(args) > 1:
 			return d.Errf("fallback %s takes no argument, but %q stands after it", args[0], args[1])
-		case args[0] != verdictNone:
+		case args[0] == verdictNone:
+			r.Fallback = nil
+		default:
 			r.Fallback = &Fallback{Verdict: args[0]}
 		}
 		return nil

@@ -115,7 +115,7 @@ func (r Rule) check(earlier []Rule) error {
 	case r.Deadline < 0:
 		return errors.New("deadline must be positive")
 	case r.Deadline != 0 && r.Fallback == nil:
-		return errors.New("deadline says when the fallback is answered: write fallback as well")
+		return errors.New("deadline says when the fallback is answered: write fallback allow, forbid or deliver as well")
 	case r.Action == actionForbid:
 		return r.checkForbid(earlier, "forbid", r.Code)
 	case r.Action == actionDeliver:

@@ -1,0 +1,629 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+)
+
+const (
+	testDeadline = 300 * time.Millisecond
+	// slack is what a busy machine may add to a deadline.
+	slack = 600 * time.Millisecond
+)
+
+// wireBackend is a backend that answers on the bare connection, once the request
+// is there. The connection is closed when it returns.
+func wireBackend(tb testing.TB, answer func(conn *net.TCPConn)) (address string) {
+	tb.Helper()
+	listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = conn.Close() }()
+				req, err := http.ReadRequest(bufio.NewReader(conn))
+				if err != nil {
+					return
+				}
+				if _, err := io.Copy(io.Discard, req.Body); err == nil {
+					answer(conn.(*net.TCPConn))
+				}
+			}()
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// untilClosed waits until the other side has given up.
+func untilClosed(conn *net.TCPConn) { _, _ = io.Copy(io.Discard, conn) }
+
+// writes is a backend that writes this text and closes.
+func writes(text string) func(*net.TCPConn) {
+	return func(conn *net.TCPConn) { _, _ = io.WriteString(conn, text) }
+}
+
+// repeats is a backend that writes the begin and then the piece for ever.
+func repeats(begin, piece string, pause time.Duration) func(*net.TCPConn) {
+	return func(conn *net.TCPConn) {
+		_, err := io.WriteString(conn, begin)
+		for err == nil {
+			time.Sleep(pause)
+			_, err = io.WriteString(conn, piece)
+		}
+	}
+}
+
+func wholeAnswer(status, header, body string) string {
+	return fmt.Sprintf("HTTP/1.1 %s\r\n%sContent-Length: %d\r\nConnection: close\r\n\r\n%s", status, header, len(body), body)
+}
+
+const chunkedHead = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+// badBackends are the ways in which a backend can give no valid answer.
+var badBackends = map[string]func(*net.TCPConn){
+	"hangs":                      untilClosed,
+	"hangs after the head":       func(c *net.TCPConn) { writes("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n")(c); untilClosed(c) },
+	"hangs in the head":          func(c *net.TCPConn) { writes("HTTP/1.1 200 OK\r\nContent-")(c); untilClosed(c) },
+	"hangs after early hints":    func(c *net.TCPConn) { writes("HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")(c); untilClosed(c) },
+	"hangs before the last byte": func(c *net.TCPConn) { writes(chunkedHead + "31\r\n" + okJSON[:48])(c); untilClosed(c) },
+	"drips white space for ever": repeats(chunkedHead+"1\r\n{\r\n", "1\r\n \r\n", 10*time.Millisecond),
+	"drips its head for ever":    repeats("HTTP/1.1 200 OK\r\n", "X-A: 1\r\n", 10*time.Millisecond),
+	"drips after a whole object": repeats(chunkedHead+"2\r\n{}\r\n", "1\r\n \r\n", 10*time.Millisecond),
+	"writes without end":         repeats(chunkedHead+"1\r\n{\r\n", "4000\r\n"+strings.Repeat(" ", 0x4000)+"\r\n", 0),
+	"resets in the answer": func(c *net.TCPConn) {
+		writes("HTTP/1.1 200 OK\r\nContent-Length: 49\r\n\r\n" + okJSON[:20])(c)
+		_ = c.SetLinger(0)
+	},
+	"resets at once":          func(c *net.TCPConn) { _ = c.SetLinger(0) },
+	"closes at once":          func(*net.TCPConn) {},
+	"closes in the answer":    writes("HTTP/1.1 200 OK\r\nContent-Length: 49\r\n\r\n" + okJSON[:20]),
+	"closes in a chunk":       writes(chunkedHead + "31\r\n" + okJSON[:20]),
+	"breaks off after JSON":   writes("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + okJSON),
+	"500":                     writes(wholeAnswer("500 Internal Server Error", "", okJSON)),
+	"502":                     writes(wholeAnswer("502 Bad Gateway", "", "")),
+	"403":                     writes(wholeAnswer("403 Forbidden", "", okJSON)),
+	"redirect":                writes(wholeAnswer("302 Found", "Location: /login\r\n", okJSON)),
+	"created":                 writes(wholeAnswer("201 Created", "", okJSON)),
+	"no content":              writes("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"),
+	"HTML":                    writes(wholeAnswer("200 OK", "Content-Type: text/html\r\n", "<!DOCTYPE html><title>Login</title>")),
+	"HTML that says JSON":     writes(wholeAnswer("200 OK", "Content-Type: application/json\r\n", "<br />Warning: x")),
+	"empty body":              writes(wholeAnswer("200 OK", "", "")),
+	"JSON array":              writes(wholeAnswer("200 OK", "", "["+okJSON+"]")),
+	"JSON null":               writes(wholeAnswer("200 OK", "", "null")),
+	"JSON and something more": writes(wholeAnswer("200 OK", "", okJSON+"Warning: x")),
+	"two objects":             writes(wholeAnswer("200 OK", "", okJSON+okJSON)),
+	"a huge answer":           writes(wholeAnswer("200 OK", "", `{"x":"`+strings.Repeat("x", 2*maxAnswer)+`"}`)),
+	"no HTTP":                 writes("hello\r\n\r\n"),
+	"a bad chunk":             writes(chunkedHead + "zz\r\n"),
+}
+
+// Whatever the backend does, the verdict of the rule is there in time.
+func TestEndToEndVerdictWhateverTheBackendDoes(t *testing.T) {
+	t.Parallel()
+	for name, answer := range badBackends {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proxy := "\nreverse_proxy " + wireBackend(t, answer)
+			wantFallbacks(t, serve(t, fallbackRules(testDeadline)+proxy, nil))
+		})
+	}
+	t.Run("nobody listens", func(t *testing.T) {
+		t.Parallel()
+		listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = listener.Close()
+		wantFallbacks(t, serve(t, fallbackRules(testDeadline)+"\nreverse_proxy "+listener.Addr().String(), nil))
+	})
+}
+
+// The same of a handler in this process, which may do what no backend can.
+func TestEndToEndVerdictWhateverTheNextHandlerDoes(t *testing.T) {
+	t.Parallel()
+	for name, next := range map[string]func(http.ResponseWriter, *http.Request) error{
+		"panics":                  func(http.ResponseWriter, *http.Request) error { panic("x") },
+		"panics with nothing":     func(http.ResponseWriter, *http.Request) error { panic(errors.New("")) },
+		"aborts":                  func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) },
+		"panics after its answer": func(w http.ResponseWriter, _ *http.Request) error { _, _ = io.WriteString(w, okJSON); panic("x") },
+		"fails":                   func(http.ResponseWriter, *http.Request) error { return errors.New("x") },
+		"fails after its answer": func(w http.ResponseWriter, _ *http.Request) error {
+			_, _ = io.WriteString(w, okJSON)
+			return errors.New("x")
+		},
+		"does nothing": func(http.ResponseWriter, *http.Request) error { return nil },
+		"ignores that time is up": func(w http.ResponseWriter, _ *http.Request) error {
+			time.Sleep(4 * testDeadline)
+			return write(w, okJSON)
+		},
+		"answers when time is up": func(w http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); return write(w, okJSON) },
+		"panics when time is up":  func(_ http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); panic("x") },
+		"answers and does not stop": func(w http.ResponseWriter, r *http.Request) error {
+			_ = write(w, okJSON)
+			<-r.Context().Done()
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			wantFallbacks(t, serve(t, fallbackRules(testDeadline), next))
+		})
+	}
+}
+
+func write(w http.ResponseWriter, text string) error {
+	_, err := io.WriteString(w, text)
+	return err
+}
+
+// fallbackRules is a guard with every verdict that a fallback can be.
+func fallbackRules(deadline time.Duration) string {
+	return guard(fmt.Sprintf(`on C2C.CallbackBefore* forward {
+		deadline %[1]s
+		fallback allow
+	}
+	on Group.CallbackBeforeSendMsg forward {
+		deadline %[1]s
+		fallback forbid 10123 "not \"now\""
+	}
+	on Group.CallbackBeforeCreateGroup forward {
+		deadline %[1]s
+		fallback forbid
+	}
+	on Sns.CallbackPrev* forward {
+		deadline %[1]s
+		fallback forbid 38001 no
+	}`, deadline))
+}
+
+// wantFallbacks fails unless the server answers the fallback's verdict, within
+// the deadline.
+func wantFallbacks(t *testing.T, s *guardedServer) {
+	t.Helper()
+	friends := request{query: sampleOf(friendAdd).query, body: friendRequest("a\"b", "群")}
+	var calls sync.WaitGroup
+	for name, tt := range map[string]struct {
+		request request
+		want    string
+	}{
+		"allow":           {sampleOf("C2C.CallbackBeforeSendMsg"), okJSON},
+		"forbid":          {sampleOf(beforeSend), `{"ActionStatus":"OK","ErrorInfo":"not \"now\"","ErrorCode":10123}`},
+		"forbid, no code": {sampleOf("Group.CallbackBeforeCreateGroup"), plainForbid},
+		"forbid friends": {friends, `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"ResultItem":[` +
+			`{"To_Account":"a\"b","ResultCode":38001,"ResultInfo":"no"},{"To_Account":"群","ResultCode":38001,"ResultInfo":"no"}]}`},
+	} {
+		calls.Go(func() {
+			got, took, err := s.call(t.Context(), tt.request)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				return
+			}
+			got.wantAnswer(t, tt.want)
+			if took > testDeadline+slack {
+				t.Errorf("%s: took %s, want at most the deadline of %s", name, took, testDeadline)
+			}
+		})
+	}
+	calls.Wait()
+}
+
+// What a healthy backend answers is passed on byte for byte.
+func TestEndToEndVerdictOfTheBackendIsPassedOn(t *testing.T) {
+	t.Parallel()
+	for name, body := range map[string]string{
+		"OK":                 okJSON,
+		"its own code":       `{"ActionStatus":"OK","ErrorInfo":"\u8bf7 <b>wait</b>","ErrorCode":120001}`,
+		"discard":            `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":2}`,
+		"another message":    `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"MsgBody":[{"MsgType":"TIMTextElem","MsgContent":{"Text":"***"}}]}`,
+		"odd but JSON":       "\r\n {\"ErrorCode\" : 0.0e0,\t\"ErrorCode\":1 ,\"X\":[null]} \n",
+		"FAIL":               `{"ActionStatus":"FAIL","ErrorInfo":"x","ErrorCode":1}`,
+		"nothing to say":     `{}`,
+		"as long as allowed": `{"x":"` + strings.Repeat("x", maxAnswer-8) + `"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for way, write := range map[string]func(w http.ResponseWriter){
+				"with length": func(w http.ResponseWriter) {
+					w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+					_, _ = io.WriteString(w, body)
+				},
+				"chunked": func(w http.ResponseWriter) {
+					for piece := range slices.Chunk([]byte(body), max(1, len(body)/3)) {
+						_, _ = w.Write(piece)
+						_ = http.NewResponseController(w).Flush()
+					}
+				},
+			} {
+				header := http.Header{
+					"Content-Type": {"application/json; charset=utf-8"}, "X-Own": {"1", "2"}, "Set-Cookie": {"a=b", "c=d"}, "Cache-Control": {"no-store"},
+				}
+				backend := func(w http.ResponseWriter, _ *http.Request) error {
+					maps.Copy(w.Header(), header)
+					write(w)
+					return nil
+				}
+				for server, s := range map[string]*guardedServer{
+					"handler": serve(t, fallbackRules(10*time.Second), backend),
+					"proxy":   serve(t, fallbackRules(10*time.Second)+"\nreverse_proxy "+serve(t, "", backend).address, nil),
+				} {
+					got, _ := s.post(t, sampleOf(beforeSend))
+					if got.status != http.StatusOK || string(got.body) != body {
+						t.Errorf("%s, %s: answer %d of %d bytes %.200q, want the backend's", server, way, got.status, len(got.body), got.body)
+					}
+					for name, values := range header {
+						if !slices.Equal(got.header[name], values) {
+							t.Errorf("%s, %s: %s %q, want %q", server, way, name, got.header[name], values)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestEndToEndVerdictLeavesOtherDirectivesTheirHeaders(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "header X-Site 1\n"+fallbackRules(testDeadline), func(http.ResponseWriter, *http.Request) error { return errors.New("x") })
+	got, _ := s.post(t, sampleOf(beforeSend))
+	if got.header.Get("X-Site") != "1" {
+		t.Errorf("headers %v, want X-Site among them", got.header)
+	}
+}
+
+// A 4xx to a before-callback means "allowed" to Tencent, so that Tencent's own gets
+// the verdict instead.
+func TestEndToEndVerdictOfARefusedPayload(t *testing.T) {
+	t.Parallel()
+	rules := []string{
+		"max_body 2KiB",
+		"on C2C.CallbackBeforeSendMsg forward {\n fallback allow\n}",
+		"on Group.CallbackBeforeSendMsg forward {\n fallback forbid 10123 no\n}",
+		"on Group.CallbackBeforeCreateGroup forbid 10124 never",
+		"on Group.CallbackBeforeApplyJoinGroup forward",
+		"on OfficialAccount.CallbackBeforeSendMsg ack",
+	}
+	verdicts := map[string]string{
+		"C2C.CallbackBeforeSendMsg":             okJSON,
+		beforeSend:                              `{"ActionStatus":"OK","ErrorInfo":"no","ErrorCode":10123}`,
+		"Group.CallbackBeforeCreateGroup":       `{"ActionStatus":"OK","ErrorInfo":"never","ErrorCode":10124}`,
+		"Group.CallbackBeforeApplyJoinGroup":    "",
+		"OfficialAccount.CallbackBeforeSendMsg": "",
+	}
+	var reached atomic.Int64
+	next := func(w http.ResponseWriter, _ *http.Request) error { reached.Add(1); return write(w, okJSON) }
+	verified := serve(t, guard(rules...), next)
+	open := serve(t, strings.Replace(guard(rules...), " "+testToken, "", 1), next)
+	t.Cleanup(func() {
+		if n := reached.Load(); n > 0 {
+			t.Errorf("%d refused callbacks reached the next handler", n)
+		}
+	})
+	for command, verdict := range verdicts {
+		sample := callback.Sample(command)
+		for name, tt := range map[string]struct {
+			request request
+			status  int
+			reason  callback.Reason
+		}{
+			"payload":            {request{body: bytes.Replace(sample, []byte(`":"`), []byte(`":1,"X":"`), 1)}, 400, callback.ReasonPayload},
+			"json":               {request{body: sample[:len(sample)-1]}, 400, callback.ReasonJSON},
+			"mismatch":           {request{body: bytes.Replace(sample, []byte(command), []byte(callback.RecallCommand), 1)}, 400, callback.ReasonMismatch},
+			"encoding":           {request{body: gzipped(t, sample), header: http.Header{"Content-Encoding": {"gzip"}}}, 415, callback.ReasonEncoding},
+			"too large":          {request{body: bytes.Repeat([]byte(" "), 3000)}, 413, callback.ReasonTooLarge},
+			"too large, chunked": {request{body: bytes.Repeat([]byte(" "), 3000), chunked: true}, 413, callback.ReasonTooLarge},
+		} {
+			t.Run(command+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				tt.request.query = sampleOf(command).query
+				got, _ := verified.post(t, tt.request)
+				if verdict == "" {
+					got.wantRefused(t, tt.status, tt.reason)
+				} else {
+					got.wantAnswer(t, verdict)
+				}
+				got, _ = open.post(t, tt.request)
+				got.wantRefused(t, tt.status, tt.reason)
+				tt.request.query = query(testApp, command, signed("guess", time.Now()))
+				got, _ = verified.post(t, tt.request)
+				got.wantRefused(t, http.StatusUnauthorized, callback.ReasonSign)
+			})
+		}
+	}
+}
+
+func TestEndToEndVerdictOfABrokenFriendRequestNamesItsTargets(t *testing.T) {
+	t.Parallel()
+	s := serve(t, guard("on Sns.CallbackPrev* forward {\n fallback forbid 38002\n}"), nil)
+	body := bytes.Replace(friendRequest("a", "b"), []byte(`"From_Account":"f"`), []byte(`"From_Account":7`), 1)
+	got, _ := s.post(t, request{query: sampleOf(friendAdd).query, body: body})
+	got.wantAnswer(t, `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"ResultItem":[`+
+		`{"To_Account":"a","ResultCode":38002,"ResultInfo":""},{"To_Account":"b","ResultCode":38002,"ResultInfo":""}]}`)
+}
+
+// Whatever command Tencent asks about, "on before forbid" forbids it with a code
+// of its family.
+func TestEndToEndVerdictForbidsEveryBeforeCommand(t *testing.T) {
+	t.Parallel()
+	s := serve(t, guard("on before forbid", "on after ack"), nil)
+	for _, c := range callback.Commands() {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			got, _ := s.post(t, sampleOf(c.Name))
+			if c.Class == callback.After {
+				got.wantAnswer(t, okJSON)
+				return
+			}
+			var answer callback.Answer
+			if err := json.Unmarshal(got.body, &answer); err != nil || got.status != http.StatusOK || answer.ActionStatus != "OK" {
+				t.Fatalf("answer %d %s", got.status, got.body)
+			}
+			code := answer.ErrorCode
+			if c.Family == "sns" {
+				if len(answer.ResultItem) != 1 || answer.ResultItem[0].ToAccount != "jonh" {
+					t.Fatalf("answer %s, want the request's target in it", got.body)
+				}
+				code = answer.ResultItem[0].ResultCode
+			}
+			if !slices.ContainsFunc(c.Codes, func(r callback.CodeRange) bool { return r.From <= code && code <= r.To }) {
+				t.Errorf("answer %s, want a code of %v", got.body, c.Codes)
+			}
+		})
+	}
+	t.Run("an unknown one", func(t *testing.T) {
+		t.Parallel()
+		got, _ := s.post(t, sampleOf("New.CallbackBeforeX"))
+		got.wantAnswer(t, plainForbid)
+	})
+}
+
+// The largest callback that is known of fits the default limit.
+func TestEndToEndALargeDestroyedGroupPasses(t *testing.T) {
+	t.Parallel()
+	const command = "Group.CallbackAfterGroupDestroyed"
+	var members bytes.Buffer
+	for i := 0; members.Len() < 400_000; i++ {
+		fmt.Fprintf(&members, `{"Member_Account":"user_%d_0123456789abcdef"},`, i)
+	}
+	body := fmt.Appendf(nil, `{"CallbackCommand":%q,"GroupId":"@TGS#2J4SZEAEL","Type":"Public","Owner_Account":"leckie","MemberList":[%s{"Member_Account":"last"}]}`, command, &members)
+	var got atomic.Value
+	s := serve(t, guard("on after forward"), func(w http.ResponseWriter, r *http.Request) error {
+		data, err := io.ReadAll(r.Body)
+		got.Store(data)
+		if err != nil {
+			return err
+		}
+		return write(w, okJSON)
+	})
+	for _, chunked := range []bool{false, true} {
+		answer, _ := s.post(t, request{query: sampleOf(command).query, body: body, chunked: chunked})
+		if answer.status != http.StatusOK || string(answer.body) != okJSON {
+			t.Errorf("chunked %t: answer %d %s", chunked, answer.status, answer.body)
+		}
+		if data, _ := got.Swap([]byte(nil)).([]byte); !bytes.Equal(data, body) {
+			t.Errorf("chunked %t: the next handler received %d bytes, want the %d that were sent", chunked, len(data), len(body))
+		}
+	}
+}
+
+func TestEndToEndVerdictByTheFirstRuleThatNamesTheCommand(t *testing.T) {
+	t.Parallel()
+	s := serve(t, guard("on Group.CallbackBeforeSendMsg ack", "on Group.CallbackBefore* forbid 10100", "on before forward", "on * reject"),
+		func(w http.ResponseWriter, _ *http.Request) error { return write(w, `{"ErrorCode":7}`) })
+	for command, want := range map[string]string{
+		beforeSend:                        okJSON,
+		"Group.CallbackBeforeCreateGroup": `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":10100}`,
+		"C2C.CallbackBeforeSendMsg":       `{"ErrorCode":7}`,
+	} {
+		if got, _ := s.post(t, sampleOf(command)); got.status != http.StatusOK || string(got.body) != want {
+			t.Errorf("%s: answer %d %s, want %s", command, got.status, got.body, want)
+		}
+	}
+	got, _ := s.post(t, sampleOf(callback.RecallCommand))
+	got.wantRefused(t, http.StatusForbidden, callback.ReasonCommand)
+}
+
+func TestEndToEndVerdictIsTheBackendsInReportMode(t *testing.T) {
+	t.Parallel()
+	s := serve(t, guard("mode report", "on Group.CallbackBeforeSendMsg forward {\n deadline 1ms\n fallback forbid\n}", "on C2C.CallbackBefore* forbid", "on * ack"),
+		func(w http.ResponseWriter, _ *http.Request) error {
+			time.Sleep(20 * time.Millisecond)
+			w.WriteHeader(http.StatusTeapot)
+			return write(w, "backend")
+		})
+	broken := sampleOf(beforeSend)
+	broken.body = []byte("{")
+	for name, q := range map[string]request{
+		"fallback": sampleOf(beforeSend), "forbid": sampleOf("C2C.CallbackBeforeSendMsg"), "ack": sampleOf(callback.RecallCommand), "broken": broken,
+	} {
+		if got, _ := s.post(t, q); got.status != http.StatusTeapot || string(got.body) != "backend" {
+			t.Errorf("%s: answer %d %s, want the backend's", name, got.status, got.body)
+		}
+	}
+}
+
+// The call after one whose time was up is answered at once, on the same
+// connection where that can be.
+func TestEndToEndVerdictLeavesTheConnectionUsable(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		hang   func(r *http.Request)
+		reused bool
+	}{
+		"next handler stops when told":    {func(r *http.Request) { <-r.Context().Done() }, true},
+		"next handler ignores being told": {func(*http.Request) { time.Sleep(6 * testDeadline) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, fallbackRules(testDeadline), func(w http.ResponseWriter, r *http.Request) error {
+				if r.URL.Path == "/hang" {
+					tt.hang(r)
+				}
+				return write(w, okJSON)
+			})
+			q := sampleOf(beforeSend)
+			for range 3 {
+				q.path = "/hang"
+				got, took := s.post(t, q)
+				got.wantAnswer(t, `{"ActionStatus":"OK","ErrorInfo":"not \"now\"","ErrorCode":10123}`)
+				if took > testDeadline+slack {
+					t.Errorf("the first took %s, want at most %s", took, testDeadline)
+				}
+				q.path = "/"
+				start := time.Now()
+				body, reused := s.postTraced(t, q)
+				if took := time.Since(start); string(body) != okJSON || took > slack {
+					t.Errorf("the next answer is %s after %s, want OK at once", body, took)
+				}
+				if reused != tt.reused {
+					t.Errorf("connection reused: %t, want %t", reused, tt.reused)
+				}
+			}
+		})
+	}
+}
+
+// postTraced also reports whether the call went over the connection of an
+// earlier one.
+func (s *guardedServer) postTraced(t *testing.T, q request) (body []byte, reused bool) {
+	t.Helper()
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.address+q.path+"?"+q.query, bytes.NewReader(q.body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return readResponse(t, resp).body, reused
+}
+
+// hangingCalls makes calls of before-callbacks whose backend hangs, so many at a
+// time, each worker on a connection of its own, and returns how long each took.
+// The requests are written beforehand, so that next to nothing is measured but
+// the guard.
+func hangingCalls(tb testing.TB, address string, calls, concurrency int, want string) []time.Duration {
+	tb.Helper()
+	q := sampleOf(beforeSend)
+	text := fmt.Appendf(nil, "POST /callback?%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", q.query, len(q.body), q.body)
+	took := make([]time.Duration, calls)
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range concurrency {
+		workers.Go(func() {
+			c := caller{address: address}
+			defer c.close()
+			for i := next.Add(1) - 1; i < int64(calls); i = next.Add(1) - 1 {
+				start := time.Now()
+				status, body, err := c.call(tb.Context(), text)
+				took[i] = time.Since(start)
+				if err != nil || status != http.StatusOK || string(body) != want {
+					tb.Errorf("answer %d %s, %v; want %s", status, body, err, want)
+				}
+			}
+		})
+	}
+	workers.Wait()
+	slices.Sort(took)
+	return took
+}
+
+// caller makes one call after the other, on one connection while it stays open.
+type caller struct {
+	address string
+	conn    net.Conn
+	r       *bufio.Reader
+}
+
+func (c *caller) call(ctx context.Context, text []byte) (status int, body []byte, err error) {
+	if c.conn == nil {
+		if c.conn, err = new(net.Dialer).DialContext(ctx, "tcp", c.address); err != nil {
+			return 0, nil, err
+		}
+		c.r = bufio.NewReader(c.conn)
+	}
+	if _, err = c.conn.Write(text); err != nil {
+		return 0, nil, err
+	}
+	resp, err := http.ReadResponse(c.r, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	if body, err = io.ReadAll(resp.Body); err != nil {
+		return 0, nil, err
+	}
+	if resp.Close {
+		c.close()
+	}
+	return resp.StatusCode, body, nil
+}
+
+func (c *caller) close() {
+	if c.conn != nil {
+		_ = c.conn.Close()
+		c.conn = nil
+	}
+}
+
+// resources are the goroutines and the bytes of heap in use, once both have
+// stopped to fall.
+func resources() (goroutines int, heap int64) {
+	goroutines, heap = 1<<30, 1<<62
+	for falling := 0; falling < 5; falling++ {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		if n, b := runtime.NumGoroutine(), int64(m.HeapAlloc); n < goroutines || b < heap-heap/100 {
+			goroutines, heap, falling = min(n, goroutines), min(b, heap), 0
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return goroutines, heap
+}
+
+func TestEndToEndVerdictOfAThousandCallsToAHangingBackend(t *testing.T) {
+	s := serve(t, fallbackRules(testDeadline)+"\nreverse_proxy "+wireBackend(t, untilClosed), nil)
+	const want = `{"ActionStatus":"OK","ErrorInfo":"not \"now\"","ErrorCode":10123}`
+	hangingCalls(t, s.address, 50, 50, want) // what is made once is made
+	goroutines, heap := resources()
+	took := hangingCalls(t, s.address, 1000, 50, want)
+	if first, last := took[0], took[len(took)-1]; first < testDeadline-time.Millisecond || last > 2*time.Second {
+		t.Errorf("the verdicts took %s to %s, want them at the deadline of %s, and all before 2s", first, last, testDeadline)
+	}
+	t.Logf("p50 %s, p99 %s, max %s", took[500], took[990], took[999])
+	goroutinesNow, heapNow := resources()
+	if goroutinesNow > goroutines+5 {
+		t.Errorf("%d goroutines before, %d after", goroutines, goroutinesNow)
+	}
+	if heapNow > heap+4<<20 {
+		t.Errorf("%d kB of heap before, %d kB after", heap>>10, heapNow>>10)
+	}
+}
