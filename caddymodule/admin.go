@@ -29,7 +29,8 @@ func init() {
 //	GET    /tim_callback/deliveries              the newest; ?state=, ?before=<id>, ?limit=
 //	GET    /tim_callback/deliveries/{id}         one, with its body and failed attempts
 //	POST   /tim_callback/deliveries/{id}/retry   makes it due at once
-//	DELETE /tim_callback/deliveries/{id}         gives it up; it stays listed as discarded
+//	DELETE /tim_callback/deliveries/{id}         gives it up; it stays listed as discarded,
+//	                                             or is deleted if it was dead
 type adminDeliveries struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -48,7 +49,7 @@ func (a adminDeliveries) Routes() []caddy.AdminRoute {
 // serve finds the endpoint. The standard library's patterns cannot be used: the
 // admin API matches the path before it calls.
 func (a adminDeliveries) serve(w http.ResponseWriter, r *http.Request) error {
-	d := running.Load()
+	d := runningDelivery()
 	if d == nil {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no tim_callback of the running configuration stores deliveries")}
 	}
@@ -88,7 +89,7 @@ func (d *Delivery) serveStatus(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return storeError(err)
 	}
-	status := deliveryStatus{Store: d.Store.Driver, Deliveries: stats.Count, OldestAgeSeconds: stats.OldestAge.Seconds()}
+	status := deliveryStatus{Store: d.Store.Driver, Guards: []string{}, Deliveries: stats.Count, OldestAgeSeconds: stats.OldestAge.Seconds()}
 	for name := range d.guards {
 		status.Guards = append(status.Guards, name)
 	}

@@ -33,7 +33,7 @@ var statuses = map[callback.Reason]int{
 
 // statusCode returns the HTTP status of the call's rejection.
 func (c *call) statusCode() int {
-	if c.body.err != nil && isTimeout(c.body.err) {
+	if c.rejection.Reason == callback.ReasonBody && isTimeout(c.body.err) {
 		return http.StatusRequestTimeout
 	}
 	return statuses[c.rejection.Reason]

@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"strings"
@@ -18,6 +19,9 @@ func stripAuth(r *http.Request) {
 	r.RequestURI = r.URL.RequestURI()
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		original.URL.RawQuery = withoutAuth(original.URL.RawQuery)
+		original.RequestURI = original.URL.RequestURI()
+		// In place, because Caddy's placeholders look at this request.
+		*r = *r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, original))
 	}
 }
 

@@ -33,7 +33,6 @@ func deliveriesCommand() *cobra.Command {
 	cmd := subcommand("deliveries", "Works with stored callbacks", `
 Lists, shows, retries and discards the stored callbacks of a running Caddy,
 through its admin API.`, cobra.NoArgs, nil)
-	cmd.RunE = nil
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&c.address, "address", "", "address of the admin API (default: what the configuration says, or localhost:2019)")
 	flags.StringVar(&c.config, "config", "", "configuration file to read the address from")
@@ -42,7 +41,7 @@ through its admin API.`, cobra.NoArgs, nil)
 	cmd.AddCommand(c.listCommand(),
 		c.itemCommand("show <id>", "Shows one, with its body and failed attempts", http.MethodGet, ""),
 		c.itemCommand("retry <id>", "Makes one due at once", http.MethodPost, "/retry"),
-		c.itemCommand("discard <id>", "Gives one up; it stays listed", http.MethodDelete, ""))
+		c.itemCommand("discard <id>", "Gives one up; a dead one is deleted", http.MethodDelete, ""))
 	return cmd
 }
 

@@ -109,9 +109,8 @@ func (l *load) send(ctx context.Context, s *sender, step func()) loadResult {
 			for range jobs {
 				one, err := s.send(ctx)
 				mu.Lock()
-				if millis = result.add(one, err, millis); step != nil {
-					step()
-				}
+				millis = result.add(one, err, millis)
+				step()
 				mu.Unlock()
 			}
 		})

@@ -58,6 +58,9 @@ which keeps it out of the process list.`,
 					return err
 				}
 			}
+			if l.count < 1 {
+				return errors.New("--count must be at least 1")
+			}
 			if l.count > 1 {
 				return l.run(cmd, &s, asJSON)
 			}

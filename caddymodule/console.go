@@ -25,13 +25,14 @@ import (
 
 func init() {
 	caddy.RegisterModule(Console{})
-	httpcaddyfile.RegisterHandlerDirective("tim_console", parseConsole)
+	// Not a handler directive: those take a first argument with a slash for a matcher.
+	httpcaddyfile.RegisterDirective("tim_console", parseConsole)
 	httpcaddyfile.RegisterDirectiveOrder("tim_console", httpcaddyfile.Before, "reverse_proxy")
 }
 
 // Console serves River UI (https://riverqueue.com/docs/river-ui): a site for
-// looking at stored callbacks, their attempts and errors, and for retrying or
-// cancelling them.
+// looking at stored callbacks, their attempts and errors, and for retrying,
+// cancelling or deleting them.
 //
 // It authenticates nobody, and the stored bodies hold what users wrote: put
 // `basic_auth` or another check in front of it.
@@ -74,7 +75,9 @@ func (c *Console) Provision(ctx caddy.Context) error {
 
 // Cleanup ends what River UI does in the background.
 func (c *Console) Cleanup() error {
-	c.cancel()
+	if c.cancel != nil { // Caddy also cleans up what it could not provision
+		c.cancel()
+	}
 	return nil
 }
 
@@ -110,20 +113,21 @@ func (c *Console) start(o *outbox.Outbox) (http.Handler, error) {
 	if err := ui.Start(c.ctx); err != nil {
 		return nil, err
 	}
-	return ui, nil
+	// Browsers send basic_auth's password along with what any page makes them post.
+	return http.NewCrossOriginProtection().Handler(ui), nil
 }
 
-func parseConsole(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+func parseConsole(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 	c := new(Console)
 	if err := c.UnmarshalCaddyfile(h.Dispenser); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return h.NewRoute(nil, c), nil
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
-//	tim_console [<matcher>] [<prefix>]
+//	tim_console [<prefix>]
 func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume directive name
 	if d.NextArg() {

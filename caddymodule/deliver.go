@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -19,8 +20,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/outbox"
@@ -34,7 +33,7 @@ const storeWithin = time.Second
 // has been offered.
 const attemptHeader = "Tim-Delivery-Attempt"
 
-// deliveryCtxKey marks the request of a delivery, which was judged when it came.
+// deliveryCtxKey is where the request of a delivery has its call.
 const deliveryCtxKey caddy.CtxKey = "tim_callback_delivery"
 
 // provisionDelivery joins the guard to the delivery app if it stores callbacks.
@@ -65,7 +64,8 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, next caddyhttp
 	h.logger.Error("storing a callback failed: forwarding it at once",
 		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand), zap.Error(err))
 	h.prepare(r, c)
-	return h.tryForward(w, r, next, c, func(err error) { h.unavailable(w, c, err) })
+	h.tryForward(w, r, next, c, (*heldAnswer).refusal, func(err error) { h.unavailable(w, c, err) })
+	return nil
 }
 
 // store puts the callback on stable storage.
@@ -97,6 +97,7 @@ func (h *Handler) stored(r *http.Request, c *call) outbox.Callback {
 	if header == nil {
 		header = r.Header.Clone()
 	}
+	header.Del(attemptHeader)
 	for _, name := range []string{"Connection", "Content-Length", "Expect", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
 		header.Del(name)
 	}
@@ -126,19 +127,14 @@ func (h *Handler) offer(ctx context.Context, d outbox.Delivery) error {
 		return err
 	}
 	answer := &heldAnswer{header: make(http.Header)}
-	h.server.ServeHTTP(answer, r)
-	if err := ctx.Err(); err != nil && !answer.accepted() {
-		return fmt.Errorf("no answer in time: %w", err)
+	err = h.attempt(func() error {
+		h.server.ServeHTTP(answer, r)
+		return answer.refusal()
+	})
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("no answer in time: %w", ctx.Err())
 	}
-	switch {
-	case answer.status == 0:
-		return errors.New("no handler answered")
-	case answer.status < 200 || answer.status > 299:
-		return fmt.Errorf("the answer has the status %d", answer.status)
-	case !answer.accepted():
-		return errors.New("the answer says FAIL")
-	}
-	return nil
+	return err
 }
 
 // request makes the request of a stored callback again, with a fresh Sign if it
@@ -154,25 +150,46 @@ func (h *Handler) request(ctx context.Context, d outbox.Delivery) (*http.Request
 		auth := url.Values{"RequestTime": {requestTime}, "Sign": {callback.Sign(a.token, requestTime)}}
 		uri += separator(uri) + auth.Encode()
 	}
-	ctx = context.WithValue(ctx, deliveryCtxKey, true)
-	r, err := http.NewRequestWithContext(ctx, d.Method, uri, strings.NewReader(d.Body))
+	target, err := url.ParseRequestURI(uri) // as the server did
 	if err != nil {
-		return nil, errors.New("the stored request is not one") // the error would show the Sign
+		return nil, errors.New("the stored URI is not one") // the error would show the Sign
 	}
-	r.Header = http.Header(d.Header).Clone()
-	if r.Header == nil {
-		r.Header = make(http.Header)
+	ctx = context.WithValue(ctx, deliveryCtxKey, h.callOf(target, a, d))
+	r, err := http.NewRequestWithContext(ctx, d.Method, "/", strings.NewReader(d.Body))
+	if err != nil {
+		return nil, errors.New("the stored request is not one")
+	}
+	if d.Header != nil {
+		r.Header = http.Header(d.Header).Clone()
 	}
 	r.Header.Set("Content-Length", strconv.Itoa(len(d.Body)))
 	r.Header.Set(attemptHeader, strconv.Itoa(d.Attempt))
-	r.Host, r.RequestURI, r.RemoteAddr = d.Host, uri, d.RemoteAddr
+	r.URL, r.RequestURI, r.Host, r.RemoteAddr = target, uri, d.Host, d.RemoteAddr
 	if major, minor, ok := http.ParseHTTPVersion(d.Proto); ok {
 		r.Proto, r.ProtoMajor, r.ProtoMinor = d.Proto, major, minor
 	}
 	if d.TLS {
-		r.TLS = &tls.ConnectionState{HandshakeComplete: true, ServerName: d.Host}
+		r.TLS = &tls.ConnectionState{HandshakeComplete: true, ServerName: hostOf(d.Host)}
 	}
 	return r, nil
+}
+
+// callOf returns what the guard knew of the callback when it judged it, for the
+// placeholders and logs of its delivery.
+func (h *Handler) callOf(target *url.URL, a *app, d outbox.Delivery) *call {
+	c := &call{start: time.Now(), app: a, verified: d.Signed, action: actionDeliver}
+	// It was good when it was stored; what a newer version would say of it does not
+	// matter any more.
+	c.query, _ = callback.ParseQuery(target.RawQuery)
+	c.event, _ = callback.Inspect([]byte(d.Body), d.Command)
+	return c
+}
+
+func hostOf(hostport string) string {
+	if host, _, err := net.SplitHostPort(hostport); err == nil {
+		return host
+	}
+	return hostport
 }
 
 func separator(uri string) string {
@@ -182,27 +199,18 @@ func separator(uri string) string {
 	return "?"
 }
 
-// isDelivery reports whether the request is a delivery, which has been judged.
-func isDelivery(r *http.Request) bool {
-	delivery, _ := r.Context().Value(deliveryCtxKey).(bool)
-	return delivery
+// deliveryOf returns the call that a request delivers, nil if it is no delivery.
+// It was judged when it came.
+func deliveryOf(r *http.Request) *call {
+	c, _ := r.Context().Value(deliveryCtxKey).(*call)
+	return c
 }
 
 // passOn hands a delivery to the next handler as the callback would have been.
-func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
+	h.show(r, c)
 	if h.StripAuth {
 		stripAuth(r)
 	}
 	return next.ServeHTTP(w, r)
-}
-
-// accepted reports whether the backend has the callback: a 2xx that some handler
-// wrote, and that does not say FAIL.
-func (a *heldAnswer) accepted() bool {
-	if a.status < 200 || a.status > 299 {
-		return false
-	}
-	var said struct{ ActionStatus string }
-	err := json.Unmarshal(a.body.Bytes(), &said, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	return err != nil || said.ActionStatus != "FAIL"
 }

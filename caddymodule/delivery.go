@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -66,6 +65,8 @@ type Delivery struct {
 	logger  *zap.Logger
 	started chan struct{} // closed when outbox is set
 	outbox  *outbox.Outbox
+	stopped chan struct{} // closed when no more deliveries are to begin
+	working chan struct{} // closed when workers is set, or will not be
 	workers *outbox.Workers
 }
 
@@ -88,11 +89,7 @@ const (
 	storeSQLite   = "sqlite"
 	storePostgres = "postgres"
 
-	defaultWorkers     = 16
-	defaultTimeout     = 30 * time.Second
-	defaultMaxAttempts = 20
-	defaultKeep        = 24 * time.Hour
-	defaultKeepDead    = 30 * 24 * time.Hour
+	defaultWorkers = 16
 )
 
 // CaddyModule returns the Caddy module information.
@@ -107,7 +104,7 @@ func (Delivery) CaddyModule() caddy.ModuleInfo {
 func (d *Delivery) Provision(ctx caddy.Context) error {
 	d.logger = ctx.Logger()
 	d.guards = make(map[string]*Handler)
-	d.started = make(chan struct{})
+	d.started, d.stopped, d.working = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	d.grace = func() time.Duration { return gracePeriod(ctx, time.Duration(d.Timeout)) }
 	d.setDefaults()
 	if err := d.check(); err != nil {
@@ -143,10 +140,10 @@ func (d *Delivery) setDefaults() {
 		d.Store.Path = filepath.Join(caddy.AppDataDir(), "tim_callback", "deliveries.db")
 	}
 	d.Workers = cmp.Or(d.Workers, defaultWorkers)
-	d.MaxAttempts = cmp.Or(d.MaxAttempts, defaultMaxAttempts)
-	d.Timeout = cmp.Or(d.Timeout, caddy.Duration(defaultTimeout))
-	d.Keep = cmp.Or(d.Keep, caddy.Duration(defaultKeep))
-	d.KeepDead = cmp.Or(d.KeepDead, caddy.Duration(defaultKeepDead))
+	d.MaxAttempts = cmp.Or(d.MaxAttempts, outbox.DefaultMaxAttempts)
+	d.Timeout = cmp.Or(d.Timeout, caddy.Duration(outbox.DefaultTimeout))
+	d.Keep = cmp.Or(d.Keep, caddy.Duration(outbox.DefaultKeep))
+	d.KeepDead = cmp.Or(d.KeepDead, caddy.Duration(outbox.DefaultKeepDead))
 }
 
 // check reports values that cannot be meant.
@@ -176,7 +173,8 @@ func (d *Delivery) check() error {
 // that no two can have the same.
 func (d *Delivery) register(h *Handler) error {
 	if d.guards[h.Name] != nil {
-		return fmt.Errorf("two tim_callback that deliver are named %q: give each a name of its own, which stays with its stored deliveries", h.Name)
+		return fmt.Errorf("two tim_callback that deliver are named %q: give each a name of its own, which stays with its stored deliveries; "+
+			"a site with several listeners becomes several servers, each with a guard: write a site block for each", h.Name)
 	}
 	d.guards[h.Name] = h
 	return nil
@@ -195,10 +193,18 @@ func (o openOutbox) Destruct() error {
 	return nil
 }
 
-// running is the app that was started last, for the admin API and the metrics.
-var running atomic.Pointer[Delivery]
+// runningDelivery returns the app of the running configuration, nil if that
+// stores nothing. A configuration that is being loaded may still fail.
+func runningDelivery() *Delivery {
+	app, err := caddy.ActiveContext().AppIfConfigured("tim_delivery")
+	if err != nil {
+		return nil
+	}
+	d, _ := app.(*Delivery)
+	return d
+}
 
-// Start opens the store and begins to deliver.
+// Start opens the store. Deliveries begin once the whole configuration runs.
 func (d *Delivery) Start() error {
 	open, _, err := outboxes.LoadOrNew(d.key, func() (caddy.Destructor, error) {
 		o, err := outbox.Open(context.Background(), d.config)
@@ -208,24 +214,38 @@ func (d *Delivery) Start() error {
 		return fmt.Errorf("opening the store: %w", err)
 	}
 	d.outbox = open.(openOutbox).Outbox
+	close(d.started)
+	go d.work()
+	return nil
+}
+
+// work begins to deliver when the configuration runs: the servers that deliveries
+// go through start after this app, or before it, or not at all.
+func (d *Delivery) work() {
+	defer close(d.working)
+	for runningDelivery() != d {
+		select {
+		case <-d.stopped:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 	deliver := make(map[string]outbox.DeliverFunc, len(d.guards))
 	for name, h := range d.guards {
 		deliver[name] = h.redeliver
 	}
+	var err error
 	if d.workers, err = d.outbox.Work(deliver, d.Workers); err != nil {
-		_, _ = outboxes.Delete(d.key)
-		return err
+		d.logger.Error("stored callbacks are not delivered", zap.Error(err))
 	}
-	close(d.started)
-	running.Store(d)
-	return nil
 }
 
 // Stop begins no more deliveries, finishes those that run, and closes the store
 // unless another configuration has it. When Caddy exits it waits for them for as
 // long as the HTTP app's grace period; a reload does not wait.
 func (d *Delivery) Stop() error {
-	running.CompareAndSwap(d, nil)
+	close(d.stopped)
+	<-d.working
 	if caddy.Exiting() {
 		return d.finish(d.grace())
 	}
@@ -240,8 +260,10 @@ func (d *Delivery) Stop() error {
 func (d *Delivery) finish(within time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	if err := d.workers.Stop(ctx); err != nil {
-		d.logger.Info("deliveries were cut off and are due again", zap.Error(err))
+	if d.workers != nil {
+		if err := d.workers.Stop(ctx); err != nil {
+			d.logger.Info("deliveries were cut off and are due again", zap.Error(err))
+		}
 	}
 	_, err := outboxes.Delete(d.key)
 	return err

@@ -180,6 +180,11 @@ func (h *Handler) setDefaults() {
 	if h.Name == "" {
 		h.Name = defaultName
 	}
+	for i, rule := range h.Rules {
+		if rule.Fallback != nil && rule.Fallback.Verdict == verdictNone {
+			h.Rules[i].Fallback = nil
+		}
+	}
 	if len(h.Rules) == 0 {
 		h.Rules = []Rule{{Commands: []string{callback.RecallCommand}, Action: actionForward}}
 	}
@@ -260,8 +265,11 @@ func resolveTokens(repl *caddy.Replacer, tokens []string) ([]string, error) {
 	var resolved []string
 	for i, token := range tokens {
 		value, err := repl.ReplaceOrErr(token, true, true)
-		if err != nil {
+		if err != nil && isPlaceholder(token) {
 			return nil, fmt.Errorf("token %d has no value: %w", i+1, err)
+		}
+		if err != nil { // the error would show a part of what may be the token
+			return nil, fmt.Errorf("token %d: what stands in braces in it has no value; write \\{ for a brace of its own", i+1)
 		}
 		if value == "" {
 			return nil, fmt.Errorf("token %d is empty", i+1)
@@ -284,8 +292,8 @@ func (h *Handler) provisionConsoleCheck(tokens []string) (err error) {
 
 // ServeHTTP judges the callback and does what its rule says.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if isDelivery(r) {
-		return h.passOn(w, r, next)
+	if delivery := deliveryOf(r); delivery != nil {
+		return h.passOn(w, r, next, delivery)
 	}
 	c := h.inspect(r)
 	h.record(r, c)
@@ -320,6 +328,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 // prepare makes the request what is forwarded of it.
 func (h *Handler) prepare(r *http.Request, c *call) {
 	c.body.giveBack(r)
+	r.Header.Del(attemptHeader) // only a delivery has it
 	if h.StripAuth {
 		stripAuth(r)
 	}

@@ -70,7 +70,7 @@ func (s *statsCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (s *statsCollector) recent() (outbox.Stats, bool) {
-	d := running.Load()
+	d := runningDelivery()
 	if d == nil {
 		return outbox.Stats{}, false
 	}

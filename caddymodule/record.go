@@ -20,9 +20,18 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// record makes what inspect found visible: in placeholders, the access log, the
-// trace and the metrics, and a refusal in the handler's own log.
+// record makes what inspect found visible: where show does, in the metrics, and a
+// refusal in the handler's own log.
 func (h *Handler) record(r *http.Request, c *call) {
+	h.show(r, c)
+	h.count(c)
+	if c.rejection != nil {
+		h.logRejection(r, c)
+	}
+}
+
+// show makes the call visible in placeholders, the access log and the trace.
+func (h *Handler) show(r *http.Request, c *call) {
 	ctx := r.Context()
 	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 		repl.Map(c.placeholder)
@@ -32,10 +41,6 @@ func (h *Handler) record(r *http.Request, c *call) {
 	}
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.SetAttributes(c.attributes()...)
-	}
-	h.count(c)
-	if c.rejection != nil {
-		h.logRejection(r, c)
 	}
 }
 

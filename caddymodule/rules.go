@@ -131,8 +131,8 @@ func (r Rule) checkFallback(earlier []Rule) error {
 	switch {
 	case f.Verdict == verdictForbid:
 		return r.checkForbid(earlier, "fallback forbid", f.Code)
-	case f.Verdict != verdictAllow && f.Verdict != verdictDeliver:
-		return fmt.Errorf("fallback is %q: want one of %s", f.Verdict, strings.Join(verdicts, ", "))
+	case f.Verdict != verdictAllow && f.Verdict != verdictDeliver: // none is no fallback
+		return fmt.Errorf("fallback is %q: want allow, forbid or deliver", f.Verdict)
 	case f.Code != 0 || f.Info != "":
 		return fmt.Errorf("fallback %s takes no code and no info", f.Verdict)
 	case f.Verdict == verdictDeliver:

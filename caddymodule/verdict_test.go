@@ -230,7 +230,7 @@ func TestAHeldAnswerIsValidOnlyIfTencentWouldTakeIt(t *testing.T) {
 				_, _ = io.WriteString(a, text) // as handlers do that do not look
 				a.Flush()
 			}
-			if err := a.fault(); (err == nil) != tt.valid {
+			if err := a.invalid(); (err == nil) != tt.valid {
 				t.Errorf("fault %v, want the answer to be valid: %t", err, tt.valid)
 			}
 			if a.body.Len() > maxAnswer {

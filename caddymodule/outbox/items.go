@@ -160,15 +160,21 @@ func (o *Outbox) Retry(ctx context.Context, id int64) (Item, error) {
 }
 
 // Discard gives the callback with the given id up: it stays listed, and is not
-// attempted again unless by Retry. It returns ErrNotFound, or ErrState if an
-// attempt is running or it was delivered. A dead one stays as it is.
+// attempted again unless by Retry. A dead one, which is not attempted anyway, is
+// deleted. It returns ErrNotFound, or ErrState if an attempt is running or it was
+// delivered.
 func (o *Outbox) Discard(ctx context.Context, id int64) (Item, error) {
 	item, err := o.Get(ctx, id)
 	if err != nil {
 		return item, err
 	}
-	if item.State == Running || item.State == Delivered {
+	switch item.State {
+	case Running, Delivered:
 		return item, fmt.Errorf("%w: it is %s", ErrState, item.State)
+	case Dead:
+		item, err = o.operate(ctx, id, o.store.operate.JobDelete)
+		item.State = Discarded
+		return item, err
 	}
 	return o.operate(ctx, id, o.store.operate.JobCancel)
 }

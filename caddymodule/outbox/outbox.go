@@ -59,6 +59,14 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// The defaults of Config.
+const (
+	DefaultTimeout     = 30 * time.Second
+	DefaultMaxAttempts = 20
+	DefaultKeep        = 24 * time.Hour
+	DefaultKeepDead    = 30 * 24 * time.Hour
+)
+
 // withDefaults returns c with every unset field filled in.
 func (c Config) withDefaults() Config {
 	set := func(d *time.Duration, def time.Duration) {
@@ -66,14 +74,14 @@ func (c Config) withDefaults() Config {
 			*d = def
 		}
 	}
-	set(&c.Timeout, 30*time.Second)
-	set(&c.Keep, 24*time.Hour)
-	set(&c.KeepDead, 30*24*time.Hour)
+	set(&c.Timeout, DefaultTimeout)
+	set(&c.Keep, DefaultKeep)
+	set(&c.KeepDead, DefaultKeepDead)
 	if c.Driver == "" {
 		c.Driver = "sqlite"
 	}
 	if c.MaxAttempts == 0 {
-		c.MaxAttempts = 20
+		c.MaxAttempts = DefaultMaxAttempts
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -22,9 +22,9 @@ type client interface {
 	JobGet(context.Context, int64) (*rivertype.JobRow, error)
 	JobRetry(context.Context, int64) (*rivertype.JobRow, error)
 	JobCancel(context.Context, int64) (*rivertype.JobRow, error)
+	JobDelete(context.Context, int64) (*rivertype.JobRow, error)
 	Queues() *river.QueueBundle
 	Start(context.Context) error
-	Stop(context.Context) error
 	StopAndCancel(context.Context) error
 	Stopped() <-chan struct{}
 }
