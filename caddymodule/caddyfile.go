@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 
@@ -55,6 +56,9 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume directive name
 	for _, id := range d.RemainingArgs() {
+		if !appIDFormat.MatchString(id) && !isPlaceholder(id) { // the word may be a token
+			return d.Errf("tim_callback: want SDKAppIDs, in decimal; tokens go into its block, app <sdk_app_id> <token>...")
+		}
 		if err := h.addApp(d, id, nil); err != nil {
 			return err
 		}
@@ -104,6 +108,10 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 			return d.Errf("name: %v", err)
 		}
 		return nil
+	case "deadline", "fallback":
+		return d.Errf("%s belongs into the block of a rule: on <command>... forward { %s … }", name, name)
+	case "token", "tokens":
+		return d.Errf("tokens stand after their app: app <sdk_app_id> <token>...")
 	default:
 		return d.Errf("unrecognized subdirective %q: want app, on, mode, window, max_body, strip_auth, console_check, rejections or name", name)
 	}
@@ -131,7 +139,7 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	i := slices.IndexFunc(args, func(arg string) bool { return slices.Contains(actions, arg) })
 	if i < 0 {
-		return d.Errf("on: want <command>... and then one of %v", actions)
+		return d.Errf("on: want <command>... and then one of %v; %q has none of them", actions, strings.Join(args, " "))
 	}
 	rule := Rule{Commands: args[:i], Action: args[i]}
 	rest := args[i+1:]
@@ -165,7 +173,7 @@ func (r *Rule) unmarshalOption(d *caddyfile.Dispenser) error {
 		args := d.RemainingArgs()
 		switch {
 		case len(args) == 0 || !slices.Contains(verdicts, args[0]):
-			return d.Errf("fallback: want one of %v", verdicts)
+			return d.Errf("fallback %q: want one of %v", strings.Join(args, " "), verdicts)
 		case args[0] == verdictForbid:
 			r.Fallback = &Fallback{Verdict: verdictForbid}
 			return codeAndInfo(d, "fallback forbid", args[1:], &r.Fallback.Code, &r.Fallback.Info)
@@ -203,11 +211,11 @@ func positiveDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
 	name := d.Val()
 	var text string
 	if !d.AllArgs(&text) {
-		return d.Errf("%s: want one duration, such as 1m", name)
+		return d.Errf("%s: want one duration, such as 1500ms", name)
 	}
 	duration, err := caddy.ParseDuration(text)
 	if err != nil || duration <= 0 {
-		return d.Errf("%s %q: want a positive duration, such as 1m", name, text)
+		return d.Errf("%s %q: want a positive duration, such as 1500ms", name, text)
 	}
 	*value = caddy.Duration(duration)
 	return nil
@@ -217,7 +225,7 @@ func positiveDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
 func oneOf(d *caddyfile.Dispenser, value *string, words ...string) error {
 	name := d.Val()
 	if !d.AllArgs(value) || !slices.Contains(words, *value) {
-		return d.Errf("%s: want one of %v", name, words)
+		return d.Errf("%s %q: want one of %v", name, *value, words)
 	}
 	return nil
 }

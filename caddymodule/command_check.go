@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
@@ -105,6 +106,8 @@ func printCheck(w io.Writer, result checkResult, asJSON bool) error {
 		fmt.Fprintf(w, "refused as %s: %s\n  at %s, line %d, column %d\n", result.Reason, result.Detail, orRoot(result.Path), result.Line, result.Column)
 	case result.Command == "":
 		return errors.New("the payload names no CallbackCommand: give the query's with --command")
+	case !result.Known && knownAs(result.Command) != "":
+		return fmt.Errorf("%s is not a known command: did you mean %s?", result.Command, knownAs(result.Command))
 	case !result.Known:
 		fmt.Fprintf(w, "ok: strict JSON; %s is not a known command, so nothing more was checked\n", result.Command)
 	default:
@@ -114,6 +117,16 @@ func printCheck(w io.Writer, result checkResult, asJSON bool) error {
 		return errRefused
 	}
 	return nil
+}
+
+// knownAs returns the known command that the name is in another case, if any.
+func knownAs(name string) string {
+	for _, known := range callback.Commands() {
+		if strings.EqualFold(known.Name, name) {
+			return known.Name
+		}
+	}
+	return ""
 }
 
 func orRoot(path string) string {

@@ -30,7 +30,7 @@ type sender struct {
 	app     string
 	token   string
 	command string
-	body    []byte
+	body    []byte // a sample of the command if nil
 	client  http.Client
 }
 
@@ -39,7 +39,7 @@ func sendCommand() *cobra.Command {
 	var bodyFile string
 	var asJSON bool
 	var l load
-	cmd := subcommand("send URL [--app <sdk_app_id>] [--token <token>] [--command <command>] [--body FILE|-] [--count <n>] [--concurrency <n>] [--rate <n>] [--json]",
+	cmd := subcommand("send URL [--app <sdk_app_id>] [--token <token>] [--command <command>] [--body FILE|-] [--count <n>] [--concurrency <n>] [--rate <n>] [--timeout <duration>] [--json]",
 		"Sends signed callbacks to a URL", `
 Sends a callback to a URL as Tencent does, signed if there is a token, and
 prints the answer. With --count it sends many, shows its progress on a terminal,
@@ -52,7 +52,6 @@ which keeps it out of the process list.`,
 			if s.token, err = caddy.NewReplacer().ReplaceOrErr(s.token, true, true); err != nil {
 				return fmt.Errorf("--token: %w", err)
 			}
-			s.body = callback.Sample(s.command)
 			if bodyFile != "" {
 				if s.body, err = readFileOrStdin(cmd, bodyFile); err != nil {
 					return err
@@ -68,7 +67,7 @@ which keeps it out of the process list.`,
 		})
 	flags := cmd.Flags()
 	flags.StringVar(&s.app, "app", "1400000000", "SdkAppid")
-	flags.StringVar(&s.token, "token", os.Getenv("TIM_CALLBACK_TOKEN"), "the app's token; unsigned without (default: $TIM_CALLBACK_TOKEN)")
+	flags.StringVar(&s.token, "token", os.Getenv("TIM_CALLBACK_TOKEN"), "the app's token, without which it is unsigned (default: $TIM_CALLBACK_TOKEN)")
 	flags.Lookup("token").DefValue = "" // keeps the variable's value out of the help
 	flags.StringVar(&s.command, "command", callback.RecallCommand, "CallbackCommand")
 	flags.StringVar(&bodyFile, "body", "", "send this file's payload, - for standard input (default: a sample of the command)")
@@ -144,7 +143,11 @@ func (s *sender) send(ctx context.Context) (result sendResult, err error) {
 	if err != nil {
 		return result, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(s.body))
+	body := s.body
+	if body == nil {
+		body = callback.SampleAt(s.command, start) // another event each time
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return result, withoutURL(err)
 	}

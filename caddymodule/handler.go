@@ -266,7 +266,7 @@ func resolveTokens(repl *caddy.Replacer, tokens []string) ([]string, error) {
 	for i, token := range tokens {
 		value, err := repl.ReplaceOrErr(token, true, true)
 		if err != nil && isPlaceholder(token) {
-			return nil, fmt.Errorf("token %d has no value: %w", i+1, err)
+			return nil, fmt.Errorf("token %d has no value: %w; is the variable set, or the file readable?", i+1, err)
 		}
 		if err != nil { // the error would show a part of what may be the token
 			return nil, fmt.Errorf("token %d: what stands in braces in it has no value; write \\{ for a brace of its own", i+1)

@@ -87,6 +87,7 @@ const (
 	// defaultDeadline leaves half a second of Tencent's two for the way there and
 	// back.
 	defaultDeadline = 1500 * time.Millisecond
+	tencentWaits    = 2 * time.Second
 )
 
 // What can be written, in the order of the documentation.
@@ -161,7 +162,10 @@ func (r Rule) checkForbid(earlier []Rule, what string, code int) error {
 // verdict.
 func (r Rule) checkBeforeOnly(what string) error {
 	for _, pattern := range r.Commands {
-		prefix, _ := strings.CutSuffix(pattern, "*")
+		prefix, several := strings.CutSuffix(pattern, "*")
+		if !several && !isClass(pattern) && callback.ClassOf(pattern) == callback.After {
+			return fmt.Errorf("%s is a verdict, which only before-callbacks have; %s is none: write ack, deliver or fallback deliver", what, pattern)
+		}
 		if pattern != classBefore && callback.ClassOf(prefix) != callback.Before {
 			return fmt.Errorf("%s is a verdict, which only before-callbacks have, but %s also names others: write on before …", what, pattern)
 		}
@@ -211,12 +215,31 @@ func checkPattern(pattern string) error {
 	if pattern == "" {
 		return errors.New("a command is empty: write a CallbackCommand, its beginning and *, or before or after")
 	}
-	for _, known := range callback.Commands() {
-		if pattern != known.Name && strings.EqualFold(pattern, known.Name) {
-			return fmt.Errorf("command %q: write it in the exact case, %s", pattern, known.Name)
-		}
+	if exact := exactCase(pattern, prefix); exact != "" {
+		return fmt.Errorf("command %q: write it in the exact case, %s", pattern, exact)
 	}
 	return nil
+}
+
+// exactCase returns how the pattern is written that fits a known command, or is
+// a class, in another case only; empty if it is right or fits none.
+func exactCase(pattern, prefix string) string {
+	for _, word := range []string{classBefore, classAfter} {
+		if pattern != word && strings.EqualFold(pattern, word) {
+			return word
+		}
+	}
+	exact := ""
+	for _, known := range callback.Commands() {
+		begin := known.Name[:min(len(prefix), len(known.Name))]
+		if pattern == known.Name || pattern != prefix && begin == prefix {
+			return ""
+		}
+		if strings.EqualFold(begin, prefix) && (pattern != prefix || len(prefix) == len(known.Name)) {
+			exact = begin + strings.TrimPrefix(pattern, prefix)
+		}
+	}
+	return exact
 }
 
 // names reports whether the rule is about the command. A rule that stores is
@@ -286,15 +309,50 @@ func (s ruleSet) find(command string) (*Rule, error) {
 	return rule, nil
 }
 
-// warn logs the commands that timguard does not know: they may be new, or
-// misspelt, and then their rule never applies.
+// warn logs what loads but is hardly meant: commands that timguard does not know,
+// which may be new or misspelt, and rules that come too late.
 func (s ruleSet) warn(logger *zap.Logger) {
-	for _, rule := range s.rules {
+	for i := range s.rules {
+		rule := &s.rules[i]
 		for _, pattern := range rule.Commands {
-			if _, known := callback.Lookup(pattern); !known && !strings.HasSuffix(pattern, "*") && !isClass(pattern) {
-				logger.Warn("unknown command in a rule: its payload is checked as strict JSON only; "+
-					"if it is not a new one, check the spelling", zap.String("command", pattern))
+			if !fitsKnown(pattern) {
+				logger.Warn("no known command fits a rule: if it is not for new ones, whose payload is checked as strict JSON only, "+
+					"check the spelling; tim-callback commands lists the known ones", zap.String("command", pattern))
 			}
 		}
+		if s.comesTooLate(rule) {
+			logger.Warn("a rule never applies: earlier ones name all its commands, and the first that names a command counts",
+				zap.Int("rule", i+1), zap.Strings("commands", rule.Commands), zap.String("action", rule.Action))
+		}
+		if rule.deadline() >= tencentWaits {
+			logger.Warn("a deadline is after Tencent has given up, which is after 2s",
+				zap.Strings("commands", rule.Commands), zap.Duration("deadline", rule.deadline()))
+		}
 	}
+}
+
+// fitsKnown reports whether the pattern fits a known command.
+func fitsKnown(pattern string) bool {
+	rule := Rule{Commands: []string{pattern}}
+	return slices.ContainsFunc(callback.Commands(), func(c callback.Command) bool { return rule.fits(c.Name) })
+}
+
+// comesTooLate reports whether earlier rules name every command that this one
+// spells out, and every known one that it fits.
+func (s ruleSet) comesTooLate(rule *Rule) bool {
+	first := func(command string) bool { return s.search(command) == rule }
+	for _, known := range callback.Commands() {
+		if first(known.Name) {
+			return false
+		}
+	}
+	for _, pattern := range rule.Commands {
+		if strings.HasSuffix(pattern, "*") || isClass(pattern) { // it may be for new ones
+			return false
+		}
+		if first(pattern) {
+			return false
+		}
+	}
+	return true
 }

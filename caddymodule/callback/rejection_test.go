@@ -61,7 +61,7 @@ func TestRejectionReadsAsOneLine(t *testing.T) {
 	t.Parallel()
 	for want, r := range map[string]*Rejection{
 		"payload: the field is missing (/GroupId)": {Reason: ReasonPayload, Path: "/GroupId", Detail: "the field is missing", Offset: 7},
-		"json: want one JSON object":              {Reason: ReasonJSON, Detail: "want one JSON object"},
+		"json: want one JSON object":               {Reason: ReasonJSON, Detail: "want one JSON object"},
 	} {
 		if got := r.Error(); got != want {
 			t.Errorf("got %q, want %q", got, want)

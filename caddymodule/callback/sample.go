@@ -6,70 +6,85 @@ package callback
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Sample returns a payload of the command that [Inspect] accepts, with every
-// field of its schema, for trying things out. It is on one line, as on the wire.
-func Sample(command string) []byte {
+// field of its schema and the EventTime of Tencent's samples, for trying things
+// out. It is on one line, as on the wire.
+func Sample(command string) []byte { return SampleAt(command, sampleTime) }
+
+// SampleAt is like [Sample], with another EventTime, so that it is another event.
+func SampleAt(command string, at time.Time) []byte {
 	fields := []Field{callbackCommand}
 	if c, ok := Lookup(command); ok && len(c.Fields) > 0 {
 		fields = c.Fields
 	}
 	var buf bytes.Buffer
-	enc := jsontext.NewEncoder(&buf)
-	if err := sampleObject(enc, command, fields); err != nil {
+	s := sampler{enc: jsontext.NewEncoder(&buf), command: command, at: at}
+	if err := s.object(fields); err != nil {
 		panic(fmt.Sprintf("callback: sample of %s: %v", command, err)) // the table is wrong, which its tests show
 	}
 	return bytes.TrimSpace(buf.Bytes())
 }
 
-func sampleObject(enc *jsontext.Encoder, command string, fields []Field) error {
-	if err := enc.WriteToken(jsontext.BeginObject); err != nil {
+type sampler struct {
+	enc     *jsontext.Encoder
+	command string
+	at      time.Time
+}
+
+func (s sampler) object(fields []Field) error {
+	if err := s.enc.WriteToken(jsontext.BeginObject); err != nil {
 		return err
 	}
 	for _, f := range fields {
-		if err := enc.WriteToken(jsontext.String(f.Name)); err != nil {
+		if err := s.enc.WriteToken(jsontext.String(f.Name)); err != nil {
 			return err
 		}
-		if err := sampleValue(enc, command, f); err != nil {
+		if err := s.value(f); err != nil {
 			return err
 		}
 	}
-	return enc.WriteToken(jsontext.EndObject)
+	return s.enc.WriteToken(jsontext.EndObject)
 }
 
-func sampleValue(enc *jsontext.Encoder, command string, f Field) error {
+func (s sampler) value(f Field) error {
 	switch {
 	case f.Name == "CallbackCommand":
-		return enc.WriteToken(jsontext.String(command))
+		return s.enc.WriteToken(jsontext.String(s.command))
+	case f.Name == "EventTime" && s.enc.StackDepth() > 1: // of Push, whose are in seconds
+		return s.enc.WriteToken(jsontext.Int(s.at.Unix()))
+	case f.Name == "EventTime":
+		return s.enc.WriteToken(jsontext.Int(s.at.UnixMilli()))
 	case f.Type&(Objects|Array|Strings) != 0:
-		return sampleArray(enc, command, f)
+		return s.array(f)
 	case f.Type&Object != 0 && len(f.Fields) > 0:
-		return sampleObject(enc, command, f.Fields)
+		return s.object(f.Fields)
 	}
-	return json.MarshalEncode(enc, sampleScalar(f), json.Deterministic(true))
+	return json.MarshalEncode(s.enc, sampleScalar(f), json.Deterministic(true))
 }
 
-func sampleArray(enc *jsontext.Encoder, command string, f Field) error {
-	if err := enc.WriteToken(jsontext.BeginArray); err != nil {
+func (s sampler) array(f Field) error {
+	if err := s.enc.WriteToken(jsontext.BeginArray); err != nil {
 		return err
 	}
 	var err error
 	switch element, known := samples[f.Name]; {
 	case known:
-		err = json.MarshalEncode(enc, element, json.Deterministic(true))
+		err = json.MarshalEncode(s.enc, element, json.Deterministic(true))
 	case f.Type&Objects != 0:
-		err = sampleObject(enc, command, f.Fields)
+		err = s.object(f.Fields)
 	default:
-		err = json.MarshalEncode(enc, "sample")
+		err = json.MarshalEncode(s.enc, "sample")
 	}
 	if err != nil {
 		return err
 	}
-	return enc.WriteToken(jsontext.EndArray)
+	return s.enc.WriteToken(jsontext.EndArray)
 }
 
 func sampleScalar(f Field) any {
@@ -81,6 +96,8 @@ func sampleScalar(f Field) any {
 	}
 	return 1
 }
+
+var sampleTime = time.UnixMilli(1670574414123)
 
 // samples are the values of Tencent's own samples, by field. Of an array it is
 // one element.
@@ -106,6 +123,4 @@ var samples = map[string]any{
 	"MsgBody": map[string]any{
 		"MsgType": "TIMTextElem", "MsgContent": map[string]any{"Text": "red packet"},
 	},
-
-	"EventTime": 1670574414123,
 }

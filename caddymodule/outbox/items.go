@@ -20,11 +20,11 @@ type State string
 
 // The states.
 const (
-	// Pending is due for an attempt.
+	// Pending waits for its first attempt.
 	Pending State = "pending"
 	// Running is being attempted.
 	Running State = "running"
-	// Retrying failed, and its next attempt is not due yet.
+	// Retrying failed, and waits for another attempt.
 	Retrying State = "retrying"
 	// Delivered was accepted.
 	Delivered State = "delivered"
@@ -37,22 +37,31 @@ const (
 // States returns all states, in the order of a callback's life.
 func States() []State { return []State{Pending, Running, Retrying, Delivered, Dead, Discarded} }
 
-// riverStates are River's words for each state. A callback whose retry is due is
-// available to River like a new one, and so counts as pending.
+// waiting are River's states of what waits for an attempt: the first one, or
+// another.
+var waiting = []rivertype.JobState{
+	rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateScheduled,
+}
+
+// riverStates are River's words for each state. Pending and Retrying are told
+// apart by the attempts that were made.
 var riverStates = map[State][]rivertype.JobState{
-	Pending:   {rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateScheduled},
+	Pending:   waiting,
+	Retrying:  waiting,
 	Running:   {rivertype.JobStateRunning},
-	Retrying:  {rivertype.JobStateRetryable},
 	Delivered: {rivertype.JobStateCompleted},
 	Dead:      {rivertype.JobStateDiscarded},
 	Discarded: {rivertype.JobStateCancelled},
 }
 
-func stateOf(s rivertype.JobState) State {
-	for state, rivers := range riverStates {
-		if slices.Contains(rivers, s) {
+func stateOf(s rivertype.JobState, attempts int) State {
+	for _, state := range []State{Running, Delivered, Dead, Discarded} {
+		if slices.Contains(riverStates[state], s) {
 			return state
 		}
+	}
+	if attempts > 0 {
+		return Retrying
 	}
 	return Pending
 }
@@ -121,6 +130,12 @@ func (o *Outbox) List(ctx context.Context, f Filter) ([]Item, error) {
 			return nil, fmt.Errorf("unknown state %q", f.State)
 		}
 		params = params.States(rivers...)
+		switch f.State {
+		case Pending:
+			params = params.Where("attempt = 0")
+		case Retrying:
+			params = params.Where("attempt > 0")
+		}
 	}
 	if f.Before > 0 {
 		params = params.Where("id < @before", river.NamedArgs{"before": f.Before})
@@ -207,7 +222,7 @@ func (o *Outbox) usable() error {
 
 func itemOf(job *rivertype.JobRow) Item {
 	item := Item{
-		ID: job.ID, State: stateOf(job.State), Attempt: job.Attempt, MaxAttempts: job.MaxAttempts, Stored: job.CreatedAt,
+		ID: job.ID, State: stateOf(job.State, job.Attempt), Attempt: job.Attempt, MaxAttempts: job.MaxAttempts, Stored: job.CreatedAt,
 	}
 	switch {
 	case job.FinalizedAt != nil:
@@ -240,7 +255,7 @@ func (o *Outbox) Stats(ctx context.Context) (Stats, error) {
 	if err := o.usable(); err != nil {
 		return Stats{}, err
 	}
-	counts, age, err := o.store.count(ctx)
+	counts, retrying, age, err := o.store.count(ctx)
 	if err != nil {
 		return Stats{}, err
 	}
@@ -249,7 +264,9 @@ func (o *Outbox) Stats(ctx context.Context) (Stats, error) {
 		s.Count[state] = 0
 	}
 	for state, n := range counts {
-		s.Count[stateOf(rivertype.JobState(state))] += n
+		s.Count[stateOf(state, 0)] += n
 	}
+	s.Count[Pending] -= retrying
+	s.Count[Retrying] += retrying
 	return s, nil
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
 )
 
 // Config says where callbacks are stored and how they are delivered.
@@ -132,9 +133,9 @@ type store struct {
 	// migrate brings the tables up to date.
 	migrate func(context.Context) error
 
-	// count returns the number of rows by River's state, and the age of the
-	// oldest row that waits for delivery.
-	count func(context.Context) (map[string]int, time.Duration, error)
+	// count returns the number of rows by River's state, how many of those that
+	// wait have been attempted, and the age of the oldest row that waits or runs.
+	count func(context.Context) (counts map[rivertype.JobState]int, retrying int, age time.Duration, err error)
 
 	// poison tells that an insert failed for what it holds, not for the state
 	// of the database.

@@ -16,8 +16,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 )
 
-const postgresAge = `SELECT coalesce(extract(epoch FROM now() - min(created_at))::float8, 0)
-FROM river_job WHERE state IN ('available', 'pending', 'retryable', 'running', 'scheduled')`
+const postgresAge = `coalesce(extract(epoch FROM now() - min(created_at))::float8, 0)`
 
 // openPostgres prepares a pool for dsn. It does not connect.
 func openPostgres(dsn string, log *slog.Logger) (store, error) {

@@ -53,23 +53,22 @@ func migrator[T any](driver riverdriver.Driver[T], log *slog.Logger) func(contex
 	}
 }
 
-// counter returns the store's count. River counts rows by state; the age of the
-// oldest one that waits is asked for with the driver's own SQL.
-func counter[T any](driver riverdriver.Driver[T], ageSQL string) func(context.Context) (map[string]int, time.Duration, error) {
-	return func(ctx context.Context) (map[string]int, time.Duration, error) {
+// counter returns the store's count. River counts rows by state; what it does not
+// count is asked for in SQL, in which age is the driver's own.
+func counter[T any](driver riverdriver.Driver[T], age string) func(context.Context) (map[rivertype.JobState]int, int, time.Duration, error) {
+	waiting := "SELECT count(*) FILTER (WHERE state <> 'running' AND attempt > 0), " + age +
+		" FROM river_job WHERE state IN ('available', 'pending', 'retryable', 'running', 'scheduled')"
+	return func(ctx context.Context) (map[rivertype.JobState]int, int, time.Duration, error) {
 		exec := driver.GetExecutor()
 		byState, err := exec.JobCountByAllStates(ctx, &riverdriver.JobCountByAllStatesParams{})
 		if err != nil {
-			return nil, 0, err
+			return nil, 0, 0, err
 		}
-		var age float64
-		if err := exec.QueryRow(ctx, ageSQL).Scan(&age); err != nil {
-			return nil, 0, err
+		var retrying int
+		var seconds float64
+		if err := exec.QueryRow(ctx, waiting).Scan(&retrying, &seconds); err != nil {
+			return nil, 0, 0, err
 		}
-		counts := make(map[string]int, len(byState))
-		for state, n := range byState {
-			counts[string(state)] = n
-		}
-		return counts, time.Duration(max(age, 0) * float64(time.Second)), nil
+		return byState, retrying, time.Duration(max(seconds, 0) * float64(time.Second)), nil
 	}
 }

@@ -19,8 +19,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-const sqliteAge = `SELECT coalesce((julianday('now') - julianday(min(created_at))) * 86400.0, 0.0)
-FROM river_job WHERE state IN ('available', 'pending', 'retryable', 'running', 'scheduled')`
+const sqliteAge = `coalesce((julianday('now') - julianday(min(created_at))) * 86400.0, 0.0)`
 
 // openSQLite opens or makes the file at path.
 func openSQLite(path string, log *slog.Logger) (store, error) {
