@@ -74,9 +74,9 @@ type Type uint16
 // The types that fields of callbacks have.
 const (
 	String  Type = 1 << iota // a string
-	Integer                  // a number without fraction or exponent that fits 64 bits with sign
+	Integer                  // a number without fraction or exponent, nearer to 0 than 2^53
 	Uint32                   // an Integer from 0 to 4294967295
-	Digits                   // a string of decimal digits that fits 64 bits with sign
+	Digits                   // a string of decimal digits, an Integer from 0
 	Object                   // an object, with the field's Fields
 	Array                    // an array of anything
 	Strings                  // an array of strings

@@ -29,7 +29,7 @@ func (in *inspector) wrong(f *field) error {
 	if _, err := in.dec.ReadToken(); err != nil { // moves on to the value, for its path
 		return in.syntax(err)
 	}
-	in.last = len(bytes.TrimLeft(in.body[before:in.dec.InputOffset()], " \t\r\n,:"))
+	in.last = len(in.since(before))
 	return in.fault(ReasonPayload, want)
 }
 

@@ -20,10 +20,11 @@ const MaxDepth = 16
 // the one that the query names, in one pass, and returns its envelope.
 //
 // The body must be one strict JSON object: UTF-8 without byte order mark,
-// without comments, nothing after it, nested at most [MaxDepth] deep, and no name
-// twice in one object, also not in another case than a known field's. Required
-// fields must be there, known fields must be of their type and in range, unknown
-// fields pass. Its errors have the reason json, payload or mismatch.
+// without comments, nothing after it, nested at most [MaxDepth] deep, no name
+// twice in one object, also not in another case than a known field's, no NUL in a
+// name, and no number beyond what a float64 holds. Required fields must be there,
+// known fields must be of their type and in range, unknown fields pass. Its errors
+// have the reason json, payload or mismatch.
 func Inspect(body []byte, command string) (Event, error) {
 	in := inspectors.Get().(*inspector)
 	defer in.release()
@@ -49,6 +50,7 @@ type inspector struct {
 	msgSeqs    []uint32
 	identified bool
 	unquoted   []byte // scratch
+	nul        bool   // a NUL stands somewhere, perhaps in a name
 	last       int    // the size of what was read last, for the place of a fault
 }
 
@@ -62,6 +64,7 @@ func (in *inspector) begin(body []byte, command string) {
 	in.body, in.command, in.last = body, command, 0
 	in.buf = *bytes.NewBuffer(body) // the decoder reads a Buffer's bytes where they are
 	in.dec.Reset(&in.buf)
+	in.nul = bytes.Contains(body, []byte(`\u0000`)) // JSON has no other way to write one
 }
 
 func (in *inspector) release() {
@@ -164,13 +167,33 @@ func (in *inspector) name(o *object, hint int) (int, error) {
 	if i >= 0 && o.fields[i].Name != string(name) {
 		return 0, in.fault(ReasonPayload, "the name looks like "+o.fields[i].Name+" but is not; write it exactly")
 	}
-	return i, nil
+	return i, in.checkName(name)
+}
+
+// checkName refuses a name that PHP refuses as an object's, and with it the whole
+// payload, and that others cut at its NUL.
+func (in *inspector) checkName(name []byte) error {
+	if in.nul && bytes.IndexByte(name, 0) >= 0 {
+		return in.fault(ReasonJSON, "a NUL in the name")
+	}
+	return nil
+}
+
+// checkNumber refuses a number that no float64 holds: parsers read it as infinite,
+// or refuse the whole payload for it.
+func (in *inspector) checkNumber(raw []byte) error {
+	if _, err := strconv.ParseFloat(string(raw), 64); err != nil {
+		return in.fault(ReasonJSON, "the number is beyond what a float64 holds")
+	}
+	return nil
 }
 
 // skip reads a value of which nothing is known.
 func (in *inspector) skip() error {
 	for depth := in.dec.StackDepth(); ; {
-		if _, err := in.dec.ReadToken(); err != nil {
+		before := in.dec.InputOffset()
+		token, err := in.dec.ReadToken()
+		if err != nil {
 			return in.syntax(err)
 		}
 		now := in.dec.StackDepth()
@@ -178,10 +201,36 @@ func (in *inspector) skip() error {
 			in.last = 1
 			return in.fault(ReasonJSON, "nested deeper than "+strconv.Itoa(MaxDepth))
 		}
+		if err := in.skipped(token.Kind(), before); err != nil {
+			return err
+		}
 		if now == depth {
 			return nil
 		}
 	}
+}
+
+// skipped checks a token, read from the offset on, of a value of which nothing is
+// known.
+func (in *inspector) skipped(kind jsontext.Kind, before int64) error {
+	switch {
+	case kind == '0':
+		raw := in.since(before)
+		in.last = len(raw)
+		return in.checkNumber(raw)
+	case kind == '"' && in.nul:
+		if parent, n := in.dec.StackIndex(in.dec.StackDepth()); parent == '{' && n%2 == 1 {
+			raw := in.since(before)
+			in.last = len(raw)
+			return in.checkName(in.content(raw))
+		}
+	}
+	return nil
+}
+
+// since returns the token that was read from the offset on.
+func (in *inspector) since(before int64) []byte {
+	return bytes.TrimLeft(in.body[before:in.dec.InputOffset()], " \t\r\n,:")
 }
 
 // value reads the value of a known field.
@@ -244,10 +293,10 @@ func (in *inspector) integer(f *field, raw []byte) error {
 	switch {
 	case f.Type&anyType != 0:
 		if !ok {
-			return nil
+			return in.checkNumber(raw)
 		}
 	case !ok:
-		return in.fault(ReasonPayload, "want an integer that fits 64 bits, without fraction or exponent")
+		return in.fault(ReasonPayload, "want an integer without fraction or exponent, nearer to 0 than 2^53, so that every parser reads it alike")
 	case f.Type&Uint32 != 0 && (n < 0 || n > math.MaxUint32):
 		return in.fault(ReasonPayload, "out of range: want an integer from "+strconv.FormatInt(f.Min, 10)+" to 4294967295")
 	case f.Min != 0 && n < f.Min:
@@ -336,6 +385,10 @@ func (in *inspector) noteInteger(f *field, n int64) {
 	}
 }
 
+// maxInteger is the largest integer that parsers with nothing but float64, such
+// as JavaScript's, tell from its neighbors (RFC 7493, section 2.2).
+const maxInteger = 1<<53 - 1
+
 // parseInteger reads the digits of a JSON number or string, with a sign.
 func parseInteger(text []byte) (n int64, ok bool) {
 	digits := bytes.TrimPrefix(text, []byte("-"))
@@ -350,7 +403,7 @@ func parseInteger(text []byte) (n int64, ok bool) {
 		}
 		u = u*10 + uint64(c-'0')
 	}
-	if u > math.MaxInt64 {
+	if u > maxInteger {
 		return 0, false
 	}
 	if negative {

@@ -79,7 +79,7 @@ func TestInspectUnderstandsEventTimeInBothForms(t *testing.T) {
 	t.Parallel()
 	for literal, want := range map[string]int64{
 		`1670574414123`: 1670574414123, `"1670574414123"`: 1670574414123, `0`: 0, `"0"`: 0,
-		`9223372036854775807`: 1<<63 - 1, `"9223372036854775807"`: 1<<63 - 1, `"\u0031"`: 1,
+		`9007199254740991`: 1<<53 - 1, `"9007199254740991"`: 1<<53 - 1, `"\u0031"`: 1,
 	} {
 		e, err := Inspect(recallWith(`"MsgSeqList":[{"MsgSeq":130}],"EventTime":`+literal), RecallCommand)
 		if err != nil || e.EventTime != want {
@@ -91,8 +91,8 @@ func TestInspectUnderstandsEventTimeInBothForms(t *testing.T) {
 func TestInspectRefusesEventTimesThatAreNoInteger(t *testing.T) {
 	t.Parallel()
 	for _, literal := range []string{
-		`1.0`, `1e12`, `-0`, `9223372036854775808`, `99999999999999999999999`, `null`, `true`, `{}`, `[]`, `[1]`,
-		`""`, `" 1"`, `"1 "`, `"-1"`, `"+1"`, `"1.0"`, `"1e3"`, `"0x10"`, `"9223372036854775808"`, `"now"`, `"\u0661"`,
+		`1.0`, `1e12`, `-0`, `9007199254740992`, `-9007199254740992`, `9223372036854775808`, `99999999999999999999999`, `null`, `true`, `{}`, `[]`, `[1]`,
+		`""`, `" 1"`, `"1 "`, `"-1"`, `"+1"`, `"1.0"`, `"1e3"`, `"0x10"`, `"9007199254740992"`, `"9223372036854775808"`, `"now"`, `"\u0661"`,
 	} {
 		body := recallWith(`"MsgSeqList":[{"MsgSeq":130}],"EventTime":` + literal)
 		_, err := Inspect(body, RecallCommand)
@@ -156,6 +156,36 @@ func TestInspectRefusesNamesThatParsersReadDifferently(t *testing.T) {
 			_, err := Inspect(test.body, RecallCommand)
 			wantRejection(t, err, test.reason, test.path)
 		})
+	}
+}
+
+func TestInspectRefusesWhatMakesAParserRefuseOrCut(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ members, path, at string }{
+		"a name that begins with NUL":       {`"\u0000x":1`, "/\x00x", `"\u0000x"`},
+		"a NUL within a name":               {`"x\u0000y":1`, "/x\x00y", `"x\u0000y"`},
+		"a known name before a NUL":         {`"GroupId\u0000":1`, "/GroupId\x00", `"GroupId\u0000"`},
+		"a NUL in a nested name":            {`"x":[{"y":1, "\u0000":1}]`, "/x/0/\x00", `"\u0000"`},
+		"an exponent beyond float64":        {`"x":1e400`, "/x", `1e400`},
+		"the same below 0, in an array":     {`"x":[1, -1E309]`, "/x/1", `-1E309`},
+		"more digits than a float64's":      {`"x": 1` + strings.Repeat("0", 309), "/x", `1` + strings.Repeat("0", 309)},
+		"more digits than Python's limit":   {`"x":{"y":` + strings.Repeat("1", 5000) + `}`, "/x/y", strings.Repeat("1", 5000)},
+		"the same in an envelope's place":   {`"EventTime2":1e400`, "/EventTime2", `1e400`},
+		"the same after what a value holds": {`"x":"\u0000","y":1e400`, "/y", `1e400`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			body := recallPlus(test.members)
+			_, err := Inspect(body, RecallCommand)
+			wantOffset(t, wantRejection(t, err, ReasonJSON, test.path), body, test.at)
+		})
+	}
+	_, err := Inspect([]byte(`{"EventTime":1e400}`), "Future.CallbackAfterAnything")
+	wantRejection(t, err, ReasonJSON, "/EventTime")
+	for _, members := range []string{`"x":"\u0000"`, `"x":["\u0000",{"y":"\u0000"}]`, `"\\u0000":1`, `"x":1e308`, `"x":1e-400`, `"x":1` + strings.Repeat("0", 308), `"x":0.` + strings.Repeat("9", 5000)} {
+		if _, err := Inspect(recallPlus(members), RecallCommand); err != nil {
+			t.Errorf("%.100s: %v", members, err)
+		}
 	}
 }
 

@@ -5,7 +5,9 @@ package callback
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -21,6 +23,10 @@ type Query struct {
 	RequestTime     string // RequestTime: Unix seconds, as they were signed
 }
 
+// MaxParameters is how many parameters a query may have, empty ones included.
+// PHP and Node drop those that follow.
+const MaxParameters = 1000
+
 // The protocol's names in their exact case, by the index that ParseQuery uses.
 var parameters = [...]string{"SdkAppid", "CallbackCommand", "contenttype", "ClientIP", "OptPlatform", "Sign", "RequestTime"}
 
@@ -31,11 +37,12 @@ var parameters = [...]string{"SdkAppid", "CallbackCommand", "contenttype", "Clie
 // It refuses what two parsers could read in two ways, because the endpoint
 // behind may be written in anything: a protocol name given twice, a name that
 // another stack would take for one (of another case, with brackets, dots or
-// spaces), a bad percent escape, a semicolon, and control bytes or invalid UTF-8
-// in a protocol parameter's value. Its errors have the reason query.
+// spaces), a bad percent escape, a semicolon, more than [MaxParameters], and in a
+// protocol parameter's value control bytes, invalid UTF-8 and letters that are
+// not percent-encoded. Its errors have the reason query.
 func ParseQuery(raw string) (Query, error) {
 	var p queryParser
-	start, equals, odd := 0, -1, false
+	start, equals, odd, pairs := 0, -1, false, 0
 	for i := 0; i <= len(raw); i++ {
 		meaning := ends
 		if i < len(raw) {
@@ -51,6 +58,10 @@ func ParseQuery(raw string) (Query, error) {
 				equals = i
 			}
 		case ends:
+			pairs++
+			if pairs > MaxParameters {
+				return Query{}, reject(ReasonQuery, "", "more than "+strconv.Itoa(MaxParameters)+" parameters")
+			}
 			if equals < 0 {
 				equals = i
 			}
@@ -97,6 +108,7 @@ type queryParser struct {
 }
 
 func (p *queryParser) pair(name, value string, odd bool) (err error) {
+	raw := value
 	if odd {
 		if name, value, err = unescape(name, value); err != nil {
 			return err
@@ -115,6 +127,9 @@ func (p *queryParser) pair(name, value string, odd bool) (err error) {
 	}
 	if odd && !plain(value) {
 		return reject(ReasonQuery, known, "control byte or invalid UTF-8 in the value")
+	}
+	if odd && !isASCII(raw) { // Node's HTTP server and Python's WSGI take each byte for a letter
+		return reject(ReasonQuery, known, "a letter that must be percent-encoded in the value")
 	}
 	p.seen[i] = true
 	p.values[i] = value
@@ -143,6 +158,15 @@ func plain(s string) bool {
 	return utf8.ValidString(s)
 }
 
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
 // protocolName returns the index of the parameter that the name is, or that
 // some other stack would take it for; -1 if there is none.
 func protocolName(name string) (index int, exact bool) {
@@ -160,17 +184,31 @@ func protocolName(name string) (index int, exact bool) {
 	return -1, false
 }
 
-// lookAlike returns what is left of a name when everything is undone that a
-// stack may do to it: PHP cuts at the first NUL or bracket and turns spaces and
-// dots into underscores, property binders drop separators. [strings.EqualFold]
-// does the rest, also for letters such as U+017F that fold to an ASCII one.
+// lookAlike returns what is left of a parameter's name when everything is undone
+// that a stack may do to it: PHP cuts at the first NUL or bracket, others drop
+// brackets; undress does the rest.
 func lookAlike(name string) string {
 	if i := strings.IndexAny(name, "[\x00"); i > 0 {
 		name = name[:i]
 	}
+	return undress(strings.Trim(name, "[]\x00"))
+}
+
+// undress returns what is left of a parameter's or a field's name without what
+// some stacks drop: PHP turns spaces and dots into underscores, JavaScript's
+// URLSearchParams drops a question mark that stands first, others trim, or drop
+// separators and what is not UTF-8. It also turns dotless and dotted i into the
+// one that Java takes them for; [strings.EqualFold] knows the other letters, such
+// as U+017F, that fold to an ASCII one.
+func undress(name string) string {
 	return strings.Map(func(r rune) rune {
 		switch r {
-		case '.', '_', '-', ' ', '\t', '\r', '\n', '[', ']', 0, '\ufeff', '\u200b':
+		case '.', '_', '-', '?', '\ufeff', '\u200b', utf8.RuneError:
+			return -1
+		case 'ı', 'İ':
+			return 'i'
+		}
+		if unicode.IsSpace(r) {
 			return -1
 		}
 		return r

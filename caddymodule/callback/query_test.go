@@ -48,7 +48,7 @@ func TestParseQueryPasses(t *testing.T) {
 		"an equals sign in a value":    {"OptPlatform=a=b", Query{OptPlatform: "a=b"}},
 		"an escaped ampersand":         {"OptPlatform=a%26Sign%3Db", Query{OptPlatform: "a&Sign=b"}},
 		"a plus":                       {"OptPlatform=mini+Program", Query{OptPlatform: "mini Program"}},
-		"UTF-8 in a value":             {"OptPlatform=\u5e73\u53f0", Query{OptPlatform: "\u5e73\u53f0"}},
+		"UTF-8 in a foreign value":     {"x=\u5e73\u53f0&SdkAppid=3", Query{SdkAppID: "3"}},
 		"escaped UTF-8 in a value":     {"OptPlatform=%E5%B9%B3", Query{OptPlatform: "\u5e73"}},
 		"an IPv6 address":              {"ClientIP=2001:db8::1", Query{ClientIP: "2001:db8::1"}},
 		"contenttype in capitals":      {"contenttype=JSON", Query{ContentType: "JSON"}},
@@ -103,7 +103,7 @@ func TestParseQueryRefusesLookAlikeNames(t *testing.T) {
 			name + "%00", name + "%00x", "%00" + name,
 			name + "+", "+" + name, name + "%20", "%09" + name,
 			name[:half] + "." + name[half:], name[:half] + "_" + name[half:], name[:half] + "-" + name[half:],
-			"%EF%BB%BF" + name,
+			"%EF%BB%BF" + name, name + "%0B", "%0C" + name, name + "%C2%A0", name + "\xa0", name + "%FF", "%E3%80%80" + name, "?" + name, "%3F" + name,
 		} {
 			_, err := ParseQuery(alike + "=1")
 			wantRejection(t, err, ReasonQuery, name)
@@ -151,6 +151,7 @@ func TestParseQueryRefusesWhatParsersReadDifferently(t *testing.T) {
 		"an escaped newline":               {"RequestTime=1669872112%0a", "RequestTime"},
 		"an escaped carriage return":       {"CallbackCommand=a%0Db", "CallbackCommand"},
 		"an escaped DEL":                   {"ClientIP=%7F", "ClientIP"},
+		"a letter that is not escaped":     {"OptPlatform=\u5e73%E5%8F%B0", "OptPlatform"},
 		"invalid UTF-8":                    {"OptPlatform=\xff", "OptPlatform"},
 		"escaped invalid UTF-8":            {"OptPlatform=%C3%28", "OptPlatform"},
 		"an escaped surrogate half":        {"OptPlatform=%ED%A0%80", "OptPlatform"},
@@ -164,5 +165,18 @@ func TestParseQueryRefusesWhatParsersReadDifferently(t *testing.T) {
 				t.Errorf("a refused query returns %+v", q)
 			}
 		})
+	}
+}
+
+// PHP (max_input_vars) and Node (querystring's maxKeys) read 1000 parameters.
+func TestParseQueryBoundsTheParameters(t *testing.T) {
+	t.Parallel()
+	for _, foreign := range []string{"x=1&", "x&", "&"} {
+		q, err := ParseQuery(strings.Repeat(foreign, MaxParameters-1) + "SdkAppid=3")
+		if err != nil || q.SdkAppID != "3" {
+			t.Errorf("%d parameters: got %+v, %v", MaxParameters, q, err)
+		}
+		_, err = ParseQuery(strings.Repeat(foreign, MaxParameters) + "SdkAppid=3")
+		wantRejection(t, err, ReasonQuery, "")
 	}
 }

@@ -4,8 +4,8 @@
 package callback
 
 import (
-	"bytes"
 	"strconv"
+	"strings"
 )
 
 // schema is a Command prepared for one pass over a payload.
@@ -23,6 +23,7 @@ type object struct {
 type field struct {
 	Field
 	quoted string // the name as it nearly always stands in a payload
+	folded string // the name as undress leaves it
 	role   role
 	object *object // of Fields
 }
@@ -100,7 +101,7 @@ func prepareAll(commands []Command) map[string]*schema {
 func prepare(fields []Field, roles map[string]role) *object {
 	o := &object{fields: make([]field, len(fields))}
 	for i, f := range fields {
-		o.fields[i] = field{Field: f, quoted: strconv.Quote(f.Name), role: roles[f.Name], object: prepareNested(f)}
+		o.fields[i] = field{Field: f, quoted: strconv.Quote(f.Name), folded: undress(f.Name), role: roles[f.Name], object: prepareNested(f)}
 		if f.Required {
 			o.required |= 1 << i
 		}
@@ -145,11 +146,12 @@ func (o *object) find(quoted []byte, hint int) int {
 	return -1
 }
 
-// fold returns the index of the field whose name a case-insensitive parser would
-// take the name for, -1 if there is none.
+// fold returns the index of the field whose name some parser would take the name
+// for, -1 if there is none.
 func (o *object) fold(name []byte) int {
+	folded := undress(string(name))
 	for i := range o.fields {
-		if bytes.EqualFold([]byte(o.fields[i].Name), name) {
+		if strings.EqualFold(o.fields[i].folded, folded) {
 			return i
 		}
 	}

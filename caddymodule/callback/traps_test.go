@@ -88,6 +88,17 @@ func TestPushTimesAreNotTakenForMilliseconds(t *testing.T) {
 	}
 }
 
+func TestNamesThatSomeParserTakesForAKnownOneAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"groupid", "Group_Id", "group-id", "Group.Id", "GroupId ", "GroupıD", "\ufeffGroupId", "GROUPID"} {
+		_, err := Inspect(edited(t, RecallCommand, `"Type"`, `"`+name+`":"other","Type"`), RecallCommand)
+		wantRejection(t, err, ReasonPayload, "/"+name)
+	}
+	if _, err := ParseQuery("S%C4%B1gn=1&Sign=2"); err == nil {
+		t.Error("a dotless i in Sign passes")
+	}
+}
+
 func TestFollowDeleteHasAnArrayOfAccounts(t *testing.T) {
 	t.Parallel()
 	const deleted, array = "Follow.CallbackAfterFollowDelete", `"To_Account":["jonh"]`
