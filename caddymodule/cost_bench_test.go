@@ -5,7 +5,6 @@ package caddymodule
 
 import (
 	"bufio"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -14,17 +13,13 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	_ "github.com/caddyserver/caddy/v2/modules/standard" // the handlers to compare with
 
 	"github.com/timguard/timguard/caddymodule/callback"
@@ -34,99 +29,6 @@ var (
 	costRounds   = flag.Int("timguard.rounds", 9, "rounds of BenchmarkCost")
 	costRequests = flag.Int("timguard.requests", 3000, "requests in each round of BenchmarkCost, for each kind")
 )
-
-// costServer names the variable that makes the test binary a Caddy to measure.
-const costServer = "TIMGUARD_COST_SERVER"
-
-func TestMain(m *testing.M) {
-	if config := os.Getenv(costServer); config != "" {
-		serveCost(config)
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// costs is what a process has used so far.
-type costs struct {
-	CPU     time.Duration
-	Mallocs uint64
-	Peak    uint64 // bytes of memory at the most, since the process began
-	Heap    uint64 // bytes in use, after a collection
-	Routine int
-}
-
-// serveCost runs Caddy and tells on standard output, whenever asked on standard
-// input, what it has used.
-func serveCost(config string) {
-	if err := caddy.Load([]byte(config), true); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	out := json.NewEncoder(os.Stdout)
-	_ = out.Encode(costs{})
-	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		if in.Text() == "collect" {
-			runtime.GC()
-		}
-		var usage syscall.Rusage
-		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-		var memory runtime.MemStats
-		runtime.ReadMemStats(&memory)
-		_ = out.Encode(costs{
-			CPU:     time.Duration(usage.Utime.Nano() + usage.Stime.Nano()),
-			Mallocs: memory.Mallocs, Heap: memory.HeapInuse, Peak: uint64(usage.Maxrss) << 10, //nolint:unconvert // by platform
-			Routine: runtime.NumGoroutine(),
-		})
-	}
-}
-
-// costProcess is a Caddy in a process of its own, so that its accounts are not
-// those of the load.
-type costProcess struct {
-	tb  testing.TB
-	in  io.Writer
-	out *json.Decoder
-}
-
-func startCostProcess(tb testing.TB, config string) *costProcess {
-	tb.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^$")
-	cmd.Env = append(os.Environ(), costServer+"="+config, "XDG_DATA_HOME="+tb.TempDir(), "XDG_CONFIG_HOME="+tb.TempDir())
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Wait()
-	})
-	p := &costProcess{tb: tb, in: in, out: json.NewDecoder(out)}
-	p.read()
-	return p
-}
-
-func (p *costProcess) read() (c costs) {
-	p.tb.Helper()
-	if err := p.out.Decode(&c); err != nil {
-		p.tb.Fatalf("the measured process is gone: %v", err)
-	}
-	return c
-}
-
-// used asks for the accounts; what is "collect" to have garbage collected first.
-func (p *costProcess) used(what string) costs {
-	p.tb.Helper()
-	_, _ = io.WriteString(p.in, what+"\n")
-	return p.read()
-}
 
 // costKind is one thing to measure: what a site does with a request.
 type costKind struct {
@@ -158,21 +60,18 @@ func costKinds(backend string) []costKind {
 	}
 }
 
-// costConfig gives each kind a server of its own on a free port.
+// costConfig gives each kind a server of its own.
 func costConfig(tb testing.TB, kinds []costKind) string {
 	tb.Helper()
-	var servers []string
-	for i := range kinds {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			tb.Fatal(err)
-		}
-		kinds[i].addr = listener.Addr().String()
-		_ = listener.Close()
-		servers = append(servers, fmt.Sprintf(`"s%d":{"listen":["%s"],"automatic_https":{"disable":true},"routes":[{"handle":[%s]}]}`,
-			i, kinds[i].addr, kinds[i].handlers))
+	var handlers []string
+	for _, kind := range kinds {
+		handlers = append(handlers, kind.handlers)
 	}
-	return `{"admin":{"disabled":true},"logging":{"logs":{"default":{"level":"ERROR"}}},"apps":{"http":{"servers":{` + strings.Join(servers, ",") + `}}}}`
+	config, addresses := processServers(tb, handlers...)
+	for i := range kinds {
+		kinds[i].addr = addresses[i]
+	}
+	return config
 }
 
 // costBody is a real payload of about that many bytes.
@@ -260,14 +159,10 @@ type costSample struct {
 // time of a Caddy in a process of its own, in rounds that take turns, and prints
 // each figure with the median of its ratios to the baseline, round by round.
 func BenchmarkCost(b *testing.B) {
-	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(okAnswer)
-	}))
+	backend := httptest.NewServer(http.HandlerFunc(answering))
 	defer backend.Close()
 	kinds := costKinds(strings.TrimPrefix(backend.URL, "http://"))
-	server := startCostProcess(b, costConfig(b, kinds))
+	server := startProcess(b, costConfig(b, kinds))
 	for _, size := range []int{230, 64 << 10} {
 		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
 			samples := measureCosts(b, server, kinds, size)
@@ -276,7 +171,7 @@ func BenchmarkCost(b *testing.B) {
 	}
 }
 
-func measureCosts(b *testing.B, server *costProcess, kinds []costKind, size int) map[string][]costSample {
+func measureCosts(b *testing.B, server *process, kinds []costKind, size int) map[string][]costSample {
 	b.Helper()
 	const connections = 4
 	command, body := costBody(size)
@@ -288,9 +183,9 @@ func measureCosts(b *testing.B, server *costProcess, kinds []costKind, size int)
 	for round := -1; round < *costRounds; round++ { // the first one warms up
 		for _, kind := range kinds {
 			request := kind.request(command, body)
-			before, start := server.used(""), time.Now()
+			before, start := server.ask(askNothing), time.Now()
 			took := drive(b, kind.addr, request, n, connections)
-			wall, after := time.Since(start), server.used("")
+			wall, after := time.Since(start), server.ask(askNothing)
 			if round < 0 {
 				continue
 			}
