@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddytest"
@@ -76,6 +77,7 @@ func TestExamplesProductionSiteAdapts(t *testing.T) {
 
 func TestEndToEndExampleRuns(t *testing.T) {
 	t.Setenv("TIM_CALLBACK_TOKEN", testToken)
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	config := string(exampleCaddyfile(t))
 	config = strings.Replace(config, "\n{\n", "\n{\n\tadmin localhost:2999\n\tgrace_period 1ns\n\tskip_install_trust\n", 1)
 	config = strings.NewReplacer(":8080", ":9080", ":8081", ":9081").Replace(config)
@@ -84,6 +86,16 @@ func TestEndToEndExampleRuns(t *testing.T) {
 	if t.Failed() {
 		t.FailNow()
 	}
+	t.Cleanup(func() { // closes the store, whose goroutines other tests would count
+		const nothing = `{"admin":{"listen":"localhost:2999"}}`
+		if err := caddy.Load([]byte(nothing), false); err != nil {
+			t.Error(err)
+		}
+		for open := true; open; time.Sleep(10 * time.Millisecond) {
+			open = false
+			outboxes.Range(func(any, any) bool { open = true; return false })
+		}
+	})
 	p := protocols(t)[0]
 	p.send(t, request{path: "/callback", query: goodQuery(), body: recallBody(t)}).wantOK(t)
 	p.send(t, request{path: "/callback", query: query(testApp, callback.RecallCommand, signed("x", time.Now())), body: recallBody(t)}).

@@ -6,10 +6,14 @@ package caddymodule
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 )
@@ -61,18 +65,44 @@ func TestAStarMatchesEveryCommand(t *testing.T) {
 	}
 }
 
-func TestRulesWarnOfUnknownCommands(t *testing.T) {
+func TestRulesWarnOfWhatIsHardlyMeant(t *testing.T) {
 	t.Parallel()
-	core, logs := observer.New(zap.WarnLevel)
-	newRuleSet([]Rule{
-		{Commands: []string{callback.RecallCommand, "Misspelt", "Group.*", "*"}, Action: actionForward},
-		{Commands: []string{"Other"}, Action: actionReject},
-	}).warn(zap.New(core))
-	var got []string
-	for _, entry := range logs.All() {
-		got = append(got, entry.ContextMap()["command"].(string))
-	}
-	if want := []string{"Misspelt", "Other"}; !slices.Equal(got, want) {
-		t.Errorf("warnings of %v, want %v", got, want)
+	late := Fallback{Verdict: verdictDeliver}
+	for name, tt := range map[string]struct {
+		rules []Rule
+		want  []string // the beginnings of the warnings
+	}{
+		"nothing": {[]Rule{
+			{Commands: []string{callback.RecallCommand, "Group.*"}, Action: actionForward},
+			{Commands: []string{"before", "*"}, Action: actionForward},
+		}, nil},
+		"an unknown command": {[]Rule{{Commands: []string{"Misspelt", callback.RecallCommand}, Action: actionAck}}, []string{"no known command"}},
+		"a pattern that fits nothing": {[]Rule{
+			{Commands: []string{"Grp.*"}, Action: actionForward},
+		}, []string{"no known command"}},
+		"a rule that comes too late": {[]Rule{
+			{Commands: []string{"after"}, Action: actionAck},
+			{Commands: []string{callback.RecallCommand}, Action: actionForward},
+		}, []string{"a rule never applies"}},
+		"a rule that comes too late in part": {[]Rule{
+			{Commands: []string{"Group.*"}, Action: actionAck},
+			{Commands: []string{callback.RecallCommand, "State.StateChange"}, Action: actionForward},
+		}, nil},
+		"a deadline that is too late": {[]Rule{
+			{Commands: []string{"after"}, Action: actionForward, Deadline: caddy.Duration(2 * time.Second), Fallback: &late},
+		}, []string{"a deadline is after"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			core, logs := observer.New(zap.WarnLevel)
+			newRuleSet(tt.rules).warn(zap.New(core))
+			var got []string
+			for _, entry := range logs.All() {
+				got = append(got, entry.Message)
+			}
+			if !slices.EqualFunc(got, tt.want, strings.HasPrefix) {
+				t.Errorf("warnings %q, want %q", got, tt.want)
+			}
+		})
 	}
 }

@@ -78,6 +78,8 @@ func serve(tb testing.TB, directives string, next func(http.ResponseWriter, *htt
 		if err := app.Stop(); err != nil {
 			tb.Error(err)
 		}
+		provisioning.Lock() // two that clean up would both end Caddy's cache of certificates
+		defer provisioning.Unlock()
 		cancel()
 	})
 	tb.Cleanup(stop)
