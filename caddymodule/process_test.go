@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -36,6 +37,8 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	// Tests that load a configuration must not be what "caddy run --resume" finds.
+	caddy.ConfigAutosavePath = filepath.Join(os.TempDir(), "timguard-test-autosave.json")
 	os.Exit(m.Run())
 }
 

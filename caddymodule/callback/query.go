@@ -44,6 +44,9 @@ func ParseQuery(raw string) (Query, error) {
 	var p queryParser
 	start, equals, odd, pairs := 0, -1, false, 0
 	for i := 0; i <= len(raw); i++ {
+		for i < len(raw) && byteMeanings[raw[i]] == plainByte { // most of them
+			i++
+		}
 		meaning := ends
 		if i < len(raw) {
 			meaning = byteMeanings[raw[i]]
@@ -170,10 +173,21 @@ func isASCII(s string) bool {
 // protocolName returns the index of the parameter that the name is, or that
 // some other stack would take it for; -1 if there is none.
 func protocolName(name string) (index int, exact bool) {
-	for i, known := range parameters {
-		if known == name {
-			return i, true
-		}
+	switch name { // in the order of parameters
+	case "SdkAppid":
+		return 0, true
+	case "CallbackCommand":
+		return 1, true
+	case "contenttype":
+		return 2, true
+	case "ClientIP":
+		return 3, true
+	case "OptPlatform":
+		return 4, true
+	case "Sign":
+		return 5, true
+	case "RequestTime":
+		return 6, true
 	}
 	folded := lookAlike(name)
 	for i, known := range parameters {
