@@ -108,7 +108,7 @@ func FuzzUnmarshalCaddyfile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.Contains(text, "{file.") || strings.Contains(text, "{$") {
-			t.Skip("would read what this machine has")
+			return // it would read what this machine has
 		}
 		h := new(Handler)
 		if h.UnmarshalCaddyfile(caddyfile.NewTestDispenser(text)) != nil {
