@@ -17,6 +17,7 @@ func init() {
 
 func parseDelivery(d *caddyfile.Dispenser, existing any) (any, error) {
 	if existing != nil {
+		d.Next() // to the option's name, whose line the error gives
 		return nil, d.Errf("tim_delivery is given twice")
 	}
 	app := new(Delivery)

@@ -164,6 +164,8 @@ func (h *Handler) request(ctx context.Context, d outbox.Delivery) (*http.Request
 	}
 	r.Header.Set("Content-Length", strconv.Itoa(len(d.Body)))
 	r.Header.Set(attemptHeader, strconv.Itoa(d.Attempt))
+	// An answer that is to be looked into must not be compressed.
+	r.Header.Set("Accept-Encoding", "identity")
 	r.URL, r.RequestURI, r.Host, r.RemoteAddr = target, uri, d.Host, d.RemoteAddr
 	if major, minor, ok := http.ParseHTTPVersion(d.Proto); ok {
 		r.Proto, r.ProtoMajor, r.ProtoMinor = d.Proto, major, minor

@@ -135,13 +135,18 @@ type process struct {
 	out *json.Decoder
 }
 
+// itself is the path of the test binary. caddytest overwrites os.Args.
+func itself() string {
+	path, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return path
+}
+
 func startProcess(tb testing.TB, config string) *process {
 	tb.Helper()
-	itself, err := os.Executable() // caddytest overwrites os.Args
-	if err != nil {
-		tb.Fatal(err)
-	}
-	cmd := exec.Command(itself, "-test.run=^$")
+	cmd := exec.Command(itself(), "-test.run=^$")
 	cmd.Env = append(os.Environ(), processConfig+"="+config, "XDG_DATA_HOME="+tb.TempDir(), "XDG_CONFIG_HOME="+tb.TempDir())
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
@@ -32,7 +33,7 @@ func openSQLite(path string, log *slog.Logger) (store, error) {
 	// SQLite has one writer. All that insert and deliver share one connection
 	// and wait for it in Go, which is fair and wakes at once; two connections
 	// would wait for each other by sleeping.
-	writer, err := sql.Open("sqlite", sqliteDSN(path, "immediate"))
+	writer, err := sql.Open("sqlite", sqliteDSN(path, "immediate", mustWrite))
 	if err != nil {
 		return store{}, err
 	}
@@ -44,6 +45,7 @@ func openSQLite(path string, log *slog.Logger) (store, error) {
 		return store{}, err
 	}
 	reader.SetMaxOpenConns(4)
+	reader.SetConnMaxLifetime(time.Minute) // one that was opened while the file was read-only stays so
 	return sqliteStore(writer, reader, log)
 }
 
@@ -67,11 +69,16 @@ func sqliteStore(writer, reader *sql.DB, log *slog.Logger) (store, error) {
 	return s, nil
 }
 
+// mustWrite writes what is there already. SQLite opens a file that may not be
+// written for reading alone, and that connection would stay so after the file has
+// become writable again; with this it fails, and the next try makes another.
+const mustWrite = "user_version(0)"
+
 // sqliteDSN says how each connection to path is set up.
-func sqliteDSN(path, txlock string) string {
+func sqliteDSN(path, txlock string, pragmas ...string) string {
 	q := url.Values{
 		"_txlock": {txlock},
-		"_pragma": {
+		"_pragma": append([]string{
 			"busy_timeout(2000)",
 			"journal_mode(WAL)",
 			// With less than FULL, a commit in WAL mode is not synced, and an
@@ -80,7 +87,7 @@ func sqliteDSN(path, txlock string) string {
 			"wal_autocheckpoint(4000)",
 			"journal_size_limit(67108864)",
 			"cache_size(-32768)",
-		},
+		}, pragmas...),
 	}
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 }
