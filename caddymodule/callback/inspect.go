@@ -68,10 +68,8 @@ func (in *inspector) begin(body []byte, command string) {
 }
 
 func (in *inspector) release() {
-	in.buf = bytes.Buffer{}
-	in.dec.Reset(&in.buf)
-	if cap(in.text)+4*cap(in.msgSeqs)+cap(in.unquoted) > 64<<10 {
-		return // do not keep what one huge payload needed
+	if len(in.body)+cap(in.text)+4*cap(in.msgSeqs)+cap(in.unquoted) > 64<<10 {
+		return // do not keep what one huge payload needed; the decoder keeps the body
 	}
 	in.body, in.command = nil, ""
 	in.envelope, in.eventTime, in.identified = [len(in.envelope)]span{}, 0, false
