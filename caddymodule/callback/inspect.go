@@ -68,8 +68,13 @@ func (in *inspector) begin(body []byte, command string) {
 }
 
 func (in *inspector) release() {
-	if len(in.body)+cap(in.text)+4*cap(in.msgSeqs)+cap(in.unquoted) > 64<<10 {
-		return // do not keep what one huge payload needed; the decoder keeps the body
+	const large = 64 << 10 // do not keep what one huge payload needed
+	if cap(in.text)+4*cap(in.msgSeqs)+cap(in.unquoted) > large {
+		return
+	}
+	if len(in.body) > 4<<10 { // a smaller one may stay with the decoder till the next
+		in.buf = bytes.Buffer{}
+		in.dec.Reset(&in.buf)
 	}
 	in.body, in.command = nil, ""
 	in.envelope, in.eventTime, in.identified = [len(in.envelope)]span{}, 0, false
