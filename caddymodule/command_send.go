@@ -15,6 +15,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,6 +33,8 @@ type sender struct {
 	command string
 	body    []byte // a sample of the command if nil
 	client  http.Client
+	began   time.Time
+	sent    atomic.Int64
 }
 
 func sendCommand() *cobra.Command {
@@ -48,7 +51,7 @@ and prints the answers and latencies. Exits with 1 if an answer is not OK.
 The token may be a placeholder such as {env.TOKEN} or {file./run/secrets/token},
 which keeps it out of the process list.`,
 		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) (err error) {
-			s.url = args[0]
+			s.url, s.began = args[0], time.Now()
 			if s.token, err = caddy.NewReplacer().ReplaceOrErr(s.token, true, true); err != nil {
 				return fmt.Errorf("--token: %w", err)
 			}
@@ -145,7 +148,8 @@ func (s *sender) send(ctx context.Context) (result sendResult, err error) {
 	}
 	body := s.body
 	if body == nil {
-		body = callback.SampleAt(s.command, start) // another event each time
+		// Another event each time, also of those within a millisecond.
+		body = callback.SampleAt(s.command, s.began.Add(time.Duration(s.sent.Add(1))*time.Millisecond))
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
