@@ -95,7 +95,7 @@ func (b *body) readFrom(r *http.Request, limit int64) error {
 // peek reads as much of a body that nothing was read of as tells whether it is
 // blank. It reports false where that cannot be.
 func (b *body) peek(r *http.Request) bool {
-	if b.bytes != nil || b.whole || b.err != nil {
+	if b.touched() {
 		return b.whole
 	}
 	if r.ContentLength > longestBlank || !isIdentity(r.Header["Content-Encoding"]) {

@@ -97,8 +97,7 @@ func (h *Handler) stored(r *http.Request, c *call) outbox.Callback {
 	if header == nil {
 		header = r.Header.Clone()
 	}
-	header.Del(attemptHeader)
-	for _, name := range []string{"Connection", "Content-Length", "Expect", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
+	for _, name := range []string{attemptHeader, "Connection", "Content-Length", "Expect", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
 		header.Del(name)
 	}
 	return outbox.Callback{

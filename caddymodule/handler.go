@@ -7,6 +7,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -165,21 +166,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 }
 
 func (h *Handler) setDefaults() {
-	if h.Window == 0 {
-		h.Window = caddy.Duration(defaultWindow)
-	}
-	if h.MaxBody == 0 {
-		h.MaxBody = defaultMaxBody
-	}
-	if h.Mode == "" {
-		h.Mode = modeEnforce
-	}
-	if h.Rejections == "" {
-		h.Rejections = rejectionsAnswer
-	}
-	if h.Name == "" {
-		h.Name = defaultName
-	}
+	h.Window = cmp.Or(h.Window, caddy.Duration(defaultWindow))
+	h.MaxBody = cmp.Or(h.MaxBody, defaultMaxBody)
+	h.Mode = cmp.Or(h.Mode, modeEnforce)
+	h.Rejections = cmp.Or(h.Rejections, rejectionsAnswer)
+	h.Name = cmp.Or(h.Name, defaultName)
 	for i, rule := range h.Rules {
 		if rule.Fallback != nil && rule.Fallback.Verdict == verdictNone {
 			h.Rules[i].Fallback = nil
