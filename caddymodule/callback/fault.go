@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"math/bits"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -16,42 +17,74 @@ import (
 // maxPath bounds a Rejection's Path, because names in it may be the caller's.
 const maxPath = 200
 
-// fault returns a Rejection for the value, or the name, that was read last.
+var tooDeep = "nested deeper than " + strconv.Itoa(MaxDepth)
+
+// fault returns a Rejection for what is read next. Its Path is up to locate,
+// which need not be on the way of good payloads.
 func (in *inspector) fault(reason Reason, detail string) error {
-	return &Rejection{Reason: reason, Path: pathOf(in.dec.StackPointer()), Detail: detail, Offset: in.dec.InputOffset() - int64(in.last)}
+	return &Rejection{Reason: reason, Detail: detail, Offset: int64(in.at)}
 }
 
 // wrong returns a Rejection for a value, not yet read, that is none of the
 // field's types.
 func (in *inspector) wrong(f *field) error {
-	want := "want " + f.Type.String()
-	before := in.dec.InputOffset()
-	if _, err := in.dec.ReadToken(); err != nil { // moves on to the value, for its path
-		return in.syntax(err)
-	}
-	in.last = len(in.since(before))
-	return in.fault(ReasonPayload, want)
+	return in.fault(ReasonPayload, "want "+f.Type.String())
 }
 
 // missing returns a Rejection for the first of the required fields that the
-// object at hand lacks.
+// object at hand, read to its end, lacks.
 func (in *inspector) missing(o *object, missing uint64) error {
 	name := o.fields[bits.TrailingZeros64(missing)].Name
-	_, _ = in.dec.ReadToken() // the closing brace: the pointer is then the object's own
-	pointer := in.dec.StackPointer()
-	return &Rejection{
-		Reason: ReasonPayload, Path: pathOf(pointer.AppendToken(name)),
-		Detail: "the field is missing", Offset: in.dec.InputOffset(),
+	return &Rejection{Reason: ReasonPayload, Path: name, Detail: "the field is missing", Offset: int64(in.at)}
+}
+
+// locate completes an inspector's Rejection with the pointer to the place; a
+// field that is missing there is named already.
+func locate(err error, body []byte) error {
+	r, ok := errors.AsType[*Rejection](err)
+	if !ok {
+		return err
+	}
+	pointer := pointerTo(body, r.Offset)
+	if r.Path != "" {
+		pointer = pointer.AppendToken(r.Path)
+	}
+	r.Path = pathOf(pointer)
+	return r
+}
+
+// pointerTo returns the JSON pointer to the value, or the name, that begins at the
+// offset, or to the object or array that ends there.
+func pointerTo(body []byte, offset int64) jsontext.Pointer {
+	dec := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))
+	for dec.InputOffset() <= offset {
+		if _, err := dec.ReadToken(); err != nil {
+			break
+		}
+	}
+	return dec.StackPointer()
+}
+
+// syntaxFault returns a Rejection for the first place where the body is not
+// strict JSON, or is too deep. It repeats nothing of the payload.
+func syntaxFault(body []byte) error {
+	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
+	for {
+		_, err := dec.ReadToken()
+		switch end := dec.InputOffset(); {
+		case err != nil:
+			return decoderFault(body, end, err)
+		case dec.StackDepth() > MaxDepth:
+			return &Rejection{Reason: ReasonJSON, Path: pathOf(dec.StackPointer()), Detail: tooDeep, Offset: end - 1}
+		case dec.StackDepth() == 0 && len(bytes.TrimLeft(body[end:], " \t\r\n")) > 0:
+			return &Rejection{Reason: ReasonJSON, Detail: "want nothing after the JSON object", Offset: end}
+		}
 	}
 }
 
-// syntax turns an error of the decoder into a Rejection that repeats nothing of
-// the payload.
-func (in *inspector) syntax(err error) error {
-	if err == nil {
-		return nil
-	}
-	r := &Rejection{Reason: ReasonJSON, Detail: "not strict JSON", Offset: in.dec.InputOffset()}
+// decoderFault turns an error of the decoder into a Rejection.
+func decoderFault(body []byte, offset int64, err error) error {
+	r := &Rejection{Reason: ReasonJSON, Offset: offset}
 	if se, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		pointer := se.JSONPointer
 		if errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(se.Err.Error(), "after object name") {
@@ -59,21 +92,21 @@ func (in *inspector) syntax(err error) error {
 		}
 		r.Path, r.Offset = pathOf(pointer), se.ByteOffset
 	}
-	r.Detail = in.explain(err, r.Offset)
+	r.Detail = explain(body, r.Offset, err)
 	return r
 }
 
 // explain says what is wrong at the offset.
-func (in *inspector) explain(err error, offset int64) string {
-	rest := in.body[min(offset, int64(len(in.body))):]
+func explain(body []byte, offset int64, err error) string {
+	rest := body[min(offset, int64(len(body))):]
 	switch {
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		return "the name stands twice in the object"
-	case len(bytes.TrimSpace(in.body)) == 0:
+	case len(bytes.TrimSpace(body)) == 0:
 		return "the body is empty; want one JSON object"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return "the JSON ends too early"
-	case bytes.HasPrefix(in.body, []byte("\ufeff")):
+	case bytes.HasPrefix(body, []byte("\ufeff")):
 		return "a byte order mark stands before the JSON; send UTF-8 without one"
 	case bytes.HasPrefix(rest, []byte("//")), bytes.HasPrefix(rest, []byte("/*")), bytes.HasPrefix(rest, []byte("#")):
 		return "a comment is not JSON"

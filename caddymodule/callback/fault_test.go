@@ -49,7 +49,7 @@ func TestAFaultIsReportedWhereItStands(t *testing.T) {
 		"a look-alike":               {recallPlus(`  "GROUPID" : 1`), "/GROUPID", `"GROUPID"`},
 		"an escaped look-alike":      {recallPlus(`"\u0067roupid" : 1`), "/groupid", `"\u0067`},
 		"an array without elements":  {recallWith(`"MsgSeqList":[]`), "/MsgSeqList", `]}`},
-		"a missing field":            {recallWith(`"MsgSeqList":[{"MsgId":"x"}]`), "/MsgSeqList/0/MsgSeq", `]}`},
+		"a missing field":            {recallWith(`"MsgSeqList":[{"MsgId":"x"}]`), "/MsgSeqList/0/MsgSeq", `}]}`},
 		"a name that needs escaping": {recallWith(`"MsgSeqList":[{"MsgSeq":1,"x/~":[` + strings.Repeat("[", 12) + `{"FAULT":`), "/MsgSeqList/0/x~1~0" + strings.Repeat("/0", 13), `{"FAULT`},
 	} {
 		t.Run(name, func(t *testing.T) {

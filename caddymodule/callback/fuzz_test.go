@@ -77,6 +77,7 @@ func FuzzInspect(f *testing.F) {
 		if !bytes.Equal(body, before) {
 			t.Fatal("the body was changed")
 		}
+		wantPlainIsValid(t, body, command)
 		if err != nil {
 			wantBodyRejection(t, err, body)
 			return

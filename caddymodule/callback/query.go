@@ -44,9 +44,7 @@ func ParseQuery(raw string) (Query, error) {
 	var p queryParser
 	start, equals, odd, pairs := 0, -1, false, 0
 	for i := 0; i <= len(raw); i++ {
-		for i < len(raw) && byteMeanings[raw[i]] == plainByte { // most of them
-			i++
-		}
+		i += plainBytes(raw[i:])
 		meaning := ends
 		if i < len(raw) {
 			meaning = byteMeanings[raw[i]]
@@ -104,6 +102,17 @@ var byteMeanings = func() (m [256]uint8) {
 	}
 	return m
 }()
+
+// plainBytes returns how many plain bytes the text begins with, which are most of
+// them.
+func plainBytes(text string) int {
+	for i, c := range []byte(text) {
+		if byteMeanings[c] != plainByte {
+			return i
+		}
+	}
+	return len(text)
+}
 
 type queryParser struct {
 	values [len(parameters)]string

@@ -22,7 +22,7 @@ type object struct {
 
 type field struct {
 	Field
-	quoted string // the name as it nearly always stands in a payload
+	quoted string // the name and its colon as they nearly always stand in a payload
 	folded string // the name as undress leaves it
 	role   role
 	object *object // of Fields
@@ -101,7 +101,7 @@ func prepareAll(commands []Command) map[string]*schema {
 func prepare(fields []Field, roles map[string]role) *object {
 	o := &object{fields: make([]field, len(fields))}
 	for i, f := range fields {
-		o.fields[i] = field{Field: f, quoted: strconv.Quote(f.Name), folded: undress(f.Name), role: roles[f.Name], object: prepareNested(f)}
+		o.fields[i] = field{Field: f, quoted: strconv.Quote(f.Name) + ":", folded: undress(f.Name), role: roles[f.Name], object: prepareNested(f)}
 		if f.Required {
 			o.required |= 1 << i
 		}
@@ -131,15 +131,16 @@ func schemaOf(command string) *schema {
 	return anyCommand
 }
 
-// find returns the index of the field of that quoted name, -1 if there is none
-// or the name is escaped. It begins at hint, where the next field is when they
-// come in the table's order.
-func (o *object) find(quoted []byte, hint int) int {
+// find returns the index of the field whose quoted name and colon the text begins
+// with, -1 if there is none or they are written otherwise. It begins at hint, where the next field
+// is when they come in the table's order.
+func (o *object) find(text []byte, hint int) int {
 	for i := range o.fields {
 		if i += hint; i >= len(o.fields) {
 			i -= len(o.fields)
 		}
-		if o.fields[i].quoted == string(quoted) {
+		quoted := o.fields[i].quoted
+		if len(quoted) <= len(text) && string(text[:len(quoted)]) == quoted {
 			return i
 		}
 	}
