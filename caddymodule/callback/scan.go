@@ -78,7 +78,8 @@ func (s *scanner) close(end byte) error {
 
 // finish reads the end of the body.
 func (s *scanner) finish() error {
-	if s.next(); s.at < len(s.body) {
+	s.next()
+	if s.at < len(s.body) {
 		return errNotPlain
 	}
 	return nil

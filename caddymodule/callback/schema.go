@@ -20,12 +20,14 @@ type object struct {
 	required uint64 // a bit for each field that must be there
 }
 
+// field begins with what every payload needs of it, so that it takes few cache
+// lines.
 type field struct {
-	Field
 	quoted string // the name and its colon as they nearly always stand in a payload
-	folded string // the name as undress leaves it
 	role   role
 	object *object // of Fields
+	Field
+	folded string // the name as undress leaves it
 }
 
 // role says what of the Event a field fills.
