@@ -63,13 +63,19 @@ func (c *call) closeUnread(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// jsonType is shared by all answers, because most are the same few bytes.
-var jsonType = []string{"application/json"}
+// Headers that answers share, because most are the same few bytes.
+var (
+	jsonType = []string{"application/json"}
+	okLength = []string{strconv.Itoa(len(okAnswer))}
+)
 
 func writeAnswer(w http.ResponseWriter, status int, answer []byte) {
 	header := w.Header()
 	header["Content-Type"] = jsonType
-	header["Content-Length"] = []string{strconv.Itoa(len(answer))}
+	header["Content-Length"] = okLength
+	if len(answer) != len(okAnswer) {
+		header["Content-Length"] = []string{strconv.Itoa(len(answer))}
+	}
 	w.WriteHeader(status)
 	_, _ = w.Write(answer) // a caller that has gone needs no answer
 }

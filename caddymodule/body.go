@@ -21,6 +21,8 @@ type body struct {
 	whole bool // bytes is all there is
 	err   error
 	took  time.Duration // to arrive
+
+	reader inMemory // of bytes, for the handlers that follow
 }
 
 // Room for a body is made as it comes, so that a client cannot reserve much more
@@ -111,23 +113,40 @@ func (b *body) touched() bool { return b.whole || b.err != nil || b.bytes != nil
 func (b *body) giveBack(r *http.Request) {
 	switch {
 	case b.whole:
-		setBody(r, b.bytes)
+		b.giveBackWhole(r)
 	case b.touched():
 		r.Body = rest{io.MultiReader(bytes.NewReader(b.bytes), &failing{r.Body, b.err}), r.Body}
 	}
 }
 
-// setBody gives the request a body that is in memory. Without any of these the
-// proxy behind would send it chunked, wait for a 100 Continue that already came,
-// or could not send it again over a fresh connection.
-func setBody(r *http.Request, body []byte) {
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	r.ContentLength = int64(len(body))
+// giveBackWhole gives the request a body that is in memory. Without any of these
+// the proxy behind would send it chunked, wait for a 100 Continue that already
+// came, or could not send it again over a fresh connection.
+func (b *body) giveBackWhole(r *http.Request) {
+	b.reader.Reset(b.bytes)
+	r.Body = &b.reader
+	r.GetBody = b.again
+	r.ContentLength = int64(len(b.bytes))
 	r.TransferEncoding = nil
-	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
+	var room [20]byte
+	if length := strconv.AppendInt(room[:0], r.ContentLength, 10); r.Header.Get("Content-Length") != string(length) {
+		r.Header.Set("Content-Length", string(length))
+	}
 	r.Header.Del("Expect")
 }
+
+// again is a [http.Request.GetBody].
+func (b *body) again() (io.ReadCloser, error) {
+	again := new(inMemory)
+	again.Reset(b.bytes)
+	return again, nil
+}
+
+// inMemory is a body that needs no closing.
+type inMemory struct{ bytes.Reader }
+
+// Close does nothing.
+func (*inMemory) Close() error { return nil }
 
 // rest is a body of which a part was read.
 type rest struct {
