@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
@@ -121,9 +122,11 @@ type App struct {
 // app is an App with its secrets, which must stay unexported: Caddy's trace log
 // prints exported fields.
 type app struct {
-	id       string
-	verifier *callback.Verifier // nil without tokens
-	token    string             // the first one, which signs deliveries
+	id        string
+	verifier  *callback.Verifier // nil without tokens
+	token     string             // the first one, which signs deliveries
+	tokenUses []prometheus.Counter
+	done      map[string]*doneCounter // by command; of what the rules do, not of what is refused
 }
 
 const (
@@ -154,11 +157,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.check(); err != nil {
 		return err
 	}
+	h.rules = newRuleSet(h.Rules)
+	h.rules.warn(h.logger)
 	if err := h.provisionApps(); err != nil {
 		return err
 	}
-	h.rules = newRuleSet(h.Rules)
-	h.rules.warn(h.logger)
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
@@ -235,7 +238,7 @@ func (h *Handler) provisionApps() error {
 		if err != nil {
 			return fmt.Errorf("app %s: %w", id, err)
 		}
-		h.apps[id] = &app{id: id}
+		h.apps[id] = &app{id: id, done: doneCounters(id, h.rules.known)}
 		if len(tokens) == 0 {
 			h.logger.Warn("app has no token: whoever knows the URL and the SdkAppid can post any callback; "+
 				"switch authentication on in the console and give the token", zap.String("sdk_app_id", id))
@@ -245,6 +248,7 @@ func (h *Handler) provisionApps() error {
 			return fmt.Errorf("app %s: %w", id, err)
 		}
 		h.apps[id].token = tokens[0]
+		h.apps[id].tokenUses = tokenCounters(id, len(tokens))
 		all = append(all, tokens...)
 	}
 	return h.provisionConsoleCheck(all)

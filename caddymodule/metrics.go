@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"errors"
 	"strconv"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -84,15 +85,59 @@ func (c *call) appLabel() string {
 // count counts a judged callback.
 func (h *Handler) count(c *call) {
 	app := c.appLabel()
-	callbacksTotal.WithLabelValues(app, commandLabel(c.query.CallbackCommand), c.action).Inc()
+	if done := c.done(); done != nil {
+		done.counter().Inc()
+	} else {
+		callbacksTotal.WithLabelValues(app, commandLabel(c.query.CallbackCommand), c.action).Inc()
+	}
 	inspectSeconds.Observe((c.inspected - c.body.took).Seconds())
 	if c.rejection != nil {
 		rejectionsTotal.WithLabelValues(app, string(c.rejection.Reason), h.Mode).Inc()
 	}
 	if c.token > 0 && c.app != nil {
-		tokenUsesTotal.WithLabelValues(app, strconv.Itoa(c.token)).Inc()
+		c.app.tokenUses[c.token-1].Inc()
 		clockSkewSeconds.Observe(c.skew.Seconds())
 	}
+}
+
+// tokenCounters returns the counters of an app's tokens. They are there from the
+// begin, because a counter that appears with its first use hides it from rates.
+func tokenCounters(app string, tokens int) []prometheus.Counter {
+	counters := make([]prometheus.Counter, tokens)
+	for i := range counters {
+		counters[i] = tokenUsesTotal.WithLabelValues(app, strconv.Itoa(i+1))
+	}
+	return counters
+}
+
+// doneCounter is the counter of callbacksTotal for what the rule of a known
+// command does. It is looked up once, and not before it is needed: to look it up
+// by its labels for every callback would cost as much as to read the query.
+type doneCounter struct {
+	action  string
+	counter func() prometheus.Counter
+}
+
+func doneCounters(app string, rules map[string]*Rule) map[string]*doneCounter {
+	counters := make(map[string]*doneCounter, len(rules))
+	for command, rule := range rules {
+		counters[command] = &doneCounter{action: rule.Action, counter: sync.OnceValue(func() prometheus.Counter {
+			return callbacksTotal.WithLabelValues(app, command, rule.Action)
+		})}
+	}
+	return counters
+}
+
+// done returns the counter of what was done with the callback, nil if that is not
+// what its rule does.
+func (c *call) done() *doneCounter {
+	if c.app == nil || c.rejection != nil {
+		return nil
+	}
+	if done := c.app.done[c.query.CallbackCommand]; done != nil && done.action == c.action {
+		return done
+	}
+	return nil
 }
 
 func countFallback(command, verdict string) {
