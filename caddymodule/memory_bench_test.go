@@ -80,11 +80,10 @@ func memoryLoads(tb testing.TB, slow, idle, large, rounds int) []memoryLoad {
 // request is the request as bytes: all of it, or as much as is sent.
 func (l memoryLoad) request() []byte {
 	command, body := costBody(min(l.declared, mega-2<<10)) // there is more around the text
-	kind := costKind{signed: true}
 	if l.sent == 0 {
-		return kind.request(command, body)
+		return costRequest(command, body)
 	}
-	head := kind.request(command, nil)
+	head := costRequest(command, nil)
 	head = bytes.Replace(head, []byte("Content-Length: 0"), fmt.Appendf(nil, "Content-Length: %d", l.declared), 1)
 	return append(head, body[:l.sent]...)
 }
@@ -121,13 +120,17 @@ func (l memoryLoad) on(tb testing.TB, backend *httptest.Server, handlers string)
 	config, addresses := processServers(tb, handlers)
 	p := startProcess(tb, config)
 	command, body := costBody(230)
-	drive(tb, addresses[0], costKind{signed: true}.request(command, body), 40, 4) // what is made once
+	clients := connect(tb, addresses[0], 4)
+	clients.drive(tb, costRequest(command, body), 40) // what is made once
+	clients.close()
 	backend.CloseClientConnections()
 	f.before = p.until(func(usage) bool { return true })
 
 	stop := f.sample(p)
 	if l.rounds > 0 {
-		drive(tb, addresses[0], l.request(), l.rounds*l.connections, l.connections)
+		clients := connect(tb, addresses[0], l.connections)
+		clients.drive(tb, l.request(), l.rounds*l.connections)
+		clients.close()
 	} else {
 		connections := l.rest(tb, addresses[0])
 		f.resting = p.until(func(u usage) bool { return u.Goroutines >= f.before.Goroutines+l.connections })

@@ -128,7 +128,8 @@ func resident() (now, peak uint64) {
 // process is a Caddy in a process of its own, so that its accounts are not those
 // of the load.
 type process struct {
-	tb testing.TB
+	tb   testing.TB
+	stop func() // at the test's end at the latest
 
 	mu  sync.Mutex
 	in  io.Writer
@@ -160,11 +161,11 @@ func startProcess(tb testing.TB, config string) *process {
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() {
+	p := &process{tb: tb, in: in, out: json.NewDecoder(out), stop: sync.OnceFunc(func() {
 		_ = in.Close()
 		_ = cmd.Wait()
-	})
-	p := &process{tb: tb, in: in, out: json.NewDecoder(out)}
+	})}
+	tb.Cleanup(p.stop)
 	p.read()
 	if tb.Failed() {
 		tb.FailNow()
