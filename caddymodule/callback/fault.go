@@ -17,6 +17,8 @@ import (
 // maxPath bounds a Rejection's Path, because names in it may be the caller's.
 const maxPath = 200
 
+const wantObject = "want one JSON object"
+
 var tooDeep = "nested deeper than " + strconv.Itoa(MaxDepth)
 
 // fault returns a Rejection for what is read next. Its Path is up to locate,
@@ -32,7 +34,7 @@ func (in *inspector) wrong(f *field) error {
 }
 
 // missing returns a Rejection for the first of the required fields that the
-// object at hand, read to its end, lacks.
+// object at hand, read up to its closing brace, lacks.
 func (in *inspector) missing(o *object, missing uint64) error {
 	name := o.fields[bits.TrailingZeros64(missing)].Name
 	return &Rejection{Reason: ReasonPayload, Path: name, Detail: "the field is missing", Offset: int64(in.at)}
@@ -42,8 +44,8 @@ func (in *inspector) missing(o *object, missing uint64) error {
 // field that is missing there is named already.
 func locate(err error, body []byte) error {
 	r, ok := errors.AsType[*Rejection](err)
-	if !ok {
-		return err
+	if !ok { // of a body that jsontext has read: cannot be
+		return &Rejection{Reason: ReasonJSON, Detail: "not strict JSON"}
 	}
 	pointer := pointerTo(body, r.Offset)
 	if r.Path != "" {
@@ -77,6 +79,9 @@ func syntaxFault(body []byte) error {
 		case dec.StackDepth() > MaxDepth:
 			return &Rejection{Reason: ReasonJSON, Path: pathOf(dec.StackPointer()), Detail: tooDeep, Offset: end - 1}
 		case dec.StackDepth() == 0 && len(bytes.TrimLeft(body[end:], " \t\r\n")) > 0:
+			if body[end-1] != '}' {
+				return &Rejection{Reason: ReasonJSON, Detail: wantObject}
+			}
 			return &Rejection{Reason: ReasonJSON, Detail: "want nothing after the JSON object", Offset: end}
 		}
 	}

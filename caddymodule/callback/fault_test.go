@@ -92,6 +92,7 @@ func TestCommonFaultsOfJSONAreExplained(t *testing.T) {
 		"a missing brace":     {strings.TrimSuffix(sampleRecall, "}"), "ends too early"},
 		"a name twice":        {string(recallPlus(`"x":1,"x":2`)), "twice"},
 		"an array":            {"[]", "want one JSON object"},
+		"a number before":     {"1.5" + sampleRecall, "want one JSON object"},
 		"two objects":         {sampleRecall + "{}", "nothing after the JSON object"},
 		"an unquoted literal": {string(recallPlus(`"x":NaN`)), "not strict JSON"},
 	} {

@@ -25,10 +25,11 @@ const MaxDepth = 16
 // known fields must be of their type and in range, unknown fields pass. Its errors
 // have the reason json, payload or mismatch.
 //
-// A plain payload, as most are, has only names that the schema knows, strings of
-// printable ASCII without escapes, and integers. It is judged in one pass. Any
-// other, good or bad, jsontext has to read first, which takes longer than all the
-// rest; the pass that follows then relies on its being strict JSON.
+// Whether it is strict JSON is judged before everything else. Only a plain body is
+// judged in one pass: one that holds nothing but names that the schema knows and
+// describes, strings of printable ASCII without escapes, and integers, such as a
+// recall. Any other, good or bad, jsontext reads first, which takes longer than all
+// the rest, and the pass that follows relies on that.
 func Inspect(body []byte, command string) (Event, error) {
 	s := schemaOf(command)
 	in := inspector{scanner: scanner{body: body}, command: command}
@@ -84,7 +85,7 @@ func (in *inspector) text(all *strings.Builder, r role) string {
 // payload reads the whole body.
 func (in *inspector) payload(o *object) error {
 	if in.next() != '{' {
-		return in.fault(ReasonJSON, "want one JSON object")
+		return in.fault(ReasonJSON, wantObject)
 	}
 	if err := in.object(o); err != nil {
 		return err
@@ -98,7 +99,8 @@ func (in *inspector) object(o *object) error {
 		return err
 	}
 	var seen uint64
-	for hint := 0; in.more('}'); {
+	hint := 0
+	for first := true; in.more('}', first); first = false {
 		i, err := in.name(o, hint)
 		if err != nil {
 			return err
@@ -109,7 +111,7 @@ func (in *inspector) object(o *object) error {
 			}
 			continue
 		}
-		if seen&(1<<i) != 0 { // not after jsontext has read it
+		if seen&(1<<i) != 0 { // given twice, which strict JSON cannot be
 			return errNotPlain
 		}
 		seen |= 1 << i
@@ -147,12 +149,14 @@ func (in *inspector) name(o *object, hint int) (int, error) {
 	quoted, escaped, _ := in.string()
 	in.colon()
 	name := content(quoted, escaped)
-	i := o.fold(name)
-	if i >= 0 && o.fields[i].Name != string(name) {
+	if i := o.named(name); i >= 0 {
+		return i, nil
+	}
+	if i := o.fold(name); i >= 0 {
 		in.at = start
 		return 0, in.fault(ReasonPayload, "the name looks like "+o.fields[i].Name+" but is not; write it exactly")
 	}
-	return i, in.checkName(start, name)
+	return -1, in.checkName(start, name)
 }
 
 // checkName refuses a name that PHP refuses as an object's, and with it the whole
@@ -185,7 +189,9 @@ func (in *inspector) skip() error {
 	}
 	for depth := in.depth; ; {
 		var err error
-		switch kind, start := in.next(), in.at; kind {
+		kind := in.next()
+		start := in.at
+		switch kind {
 		case '{', '[':
 			err = in.open()
 		case '}', ']':
@@ -277,7 +283,7 @@ func (in *inspector) array(f *field) error {
 		return err
 	}
 	n := int64(0)
-	for ; in.more(']'); n++ {
+	for ; in.more(']', n == 0); n++ {
 		if err := in.element(f); err != nil {
 			return err
 		}

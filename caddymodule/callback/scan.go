@@ -14,9 +14,8 @@ type scanner struct {
 	body  []byte
 	valid bool // the body is known to be strict JSON
 
-	at    int  // what was read
-	depth int  // of open objects and arrays
-	fresh bool // nothing of the one opened last was read
+	at    int // the offset of what is read next
+	depth int // of open objects and arrays
 }
 
 // errNotPlain says that jsontext has to read the body first.
@@ -45,13 +44,10 @@ func (s *scanner) skipSpace() byte {
 func (s *scanner) enter() {
 	s.at++
 	s.depth++
-	s.fresh = true
 }
 
 // more moves to the next member or element, if there is one.
-func (s *scanner) more(end byte) bool {
-	first := s.fresh
-	s.fresh = false
+func (s *scanner) more(end byte, first bool) bool {
 	switch c := s.next(); {
 	case c == end:
 		return false
@@ -72,7 +68,6 @@ func (s *scanner) close(end byte) error {
 	}
 	s.at++
 	s.depth--
-	s.fresh = false
 	return nil
 }
 

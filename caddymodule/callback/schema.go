@@ -134,8 +134,8 @@ func schemaOf(command string) *schema {
 }
 
 // find returns the index of the field whose quoted name and colon the text begins
-// with, -1 if there is none or they are written otherwise. It begins at hint, where the next field
-// is when they come in the table's order.
+// with, -1 if there is none or they are written otherwise. It begins at hint, where
+// the next field is when they come in the table's order.
 func (o *object) find(text []byte, hint int) int {
 	for i := range o.fields {
 		if i += hint; i >= len(o.fields) {
@@ -143,6 +143,16 @@ func (o *object) find(text []byte, hint int) int {
 		}
 		quoted := o.fields[i].quoted
 		if len(quoted) <= len(text) && string(text[:len(quoted)]) == quoted {
+			return i
+		}
+	}
+	return -1
+}
+
+// named returns the index of the field of that name, -1 if there is none.
+func (o *object) named(name []byte) int {
+	for i := range o.fields {
+		if o.fields[i].Name == string(name) {
 			return i
 		}
 	}
