@@ -63,19 +63,18 @@ func (c *call) closeUnread(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Headers that answers share, because most are the same few bytes.
-var (
-	jsonType = []string{"application/json"}
-	okLength = []string{strconv.Itoa(len(okAnswer))}
-)
+var okLength = strconv.Itoa(len(okAnswer))
 
 func writeAnswer(w http.ResponseWriter, status int, answer []byte) {
-	header := w.Header()
-	header["Content-Type"] = jsonType
-	header["Content-Length"] = okLength
+	length := okLength // most are
 	if len(answer) != len(okAnswer) {
-		header["Content-Length"] = []string{strconv.Itoa(len(answer))}
+		length = strconv.Itoa(len(answer))
 	}
+	// Of this answer only, because the header directive changes values in place.
+	values := []string{"application/json", length}
+	header := w.Header()
+	header["Content-Type"] = values[:1:1]
+	header["Content-Length"] = values[1:]
 	w.WriteHeader(status)
 	_, _ = w.Write(answer) // a caller that has gone needs no answer
 }

@@ -129,7 +129,8 @@ func (b *body) giveBackWhole(r *http.Request) {
 	r.ContentLength = int64(len(b.bytes))
 	r.TransferEncoding = nil
 	var room [20]byte
-	if length := strconv.AppendInt(room[:0], r.ContentLength, 10); r.Header.Get("Content-Length") != string(length) {
+	length := strconv.AppendInt(room[:0], r.ContentLength, 10)
+	if came := r.Header["Content-Length"]; len(came) != 1 || came[0] != string(length) { // HTTP/2 may bring several
 		r.Header.Set("Content-Length", string(length))
 	}
 	r.Header.Del("Expect")

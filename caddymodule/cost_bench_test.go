@@ -199,10 +199,12 @@ func BenchmarkCost(b *testing.B) {
 func measureCosts(b *testing.B, kinds []costKind, size int, samples map[string][]costSample) {
 	b.Helper()
 	command, body := costBody(size)
+	const connections = 4
 	n := *costRequests / costTurns
 	if size > 1000 {
 		n /= 4
 	}
+	n = max(n, connections)
 	server := startProcess(b, costConfig(b, kinds))
 	defer server.stop()
 	sums := make([]costSum, len(kinds))
@@ -212,7 +214,7 @@ func measureCosts(b *testing.B, kinds []costKind, size int, samples map[string][
 		}
 	}()
 	for i, kind := range kinds {
-		sums[i].clients = connect(b, kind.addr, 4)
+		sums[i].clients = connect(b, kind.addr, connections)
 		sums[i].clients.drive(b, costRequest(command, body), 2*n) // warms up
 	}
 	for turn := range costTurns {

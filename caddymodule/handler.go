@@ -126,7 +126,7 @@ type app struct {
 	verifier  *callback.Verifier // nil without tokens
 	token     string             // the first one, which signs deliveries
 	tokenUses []prometheus.Counter
-	done      map[string]*doneCounter // by command; of what the rules do, not of what is refused
+	done      map[string]func() prometheus.Counter // by command; of what its rule does
 }
 
 const (
@@ -165,7 +165,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
-	return h.provisionDelivery(ctx)
+	if err := h.provisionDelivery(ctx); err != nil {
+		return err
+	}
+	h.countTokens() // last, because what is counted stays when a configuration fails
+	return nil
 }
 
 func (h *Handler) setDefaults() {
@@ -248,7 +252,7 @@ func (h *Handler) provisionApps() error {
 			return fmt.Errorf("app %s: %w", id, err)
 		}
 		h.apps[id].token = tokens[0]
-		h.apps[id].tokenUses = tokenCounters(id, len(tokens))
+		h.apps[id].tokenUses = make([]prometheus.Counter, len(tokens))
 		all = append(all, tokens...)
 	}
 	return h.provisionConsoleCheck(all)

@@ -84,15 +84,10 @@ func (c *call) appLabel() string {
 
 // count counts a judged callback.
 func (h *Handler) count(c *call) {
-	app := c.appLabel()
-	if done := c.done(); done != nil {
-		done.counter().Inc()
-	} else {
-		callbacksTotal.WithLabelValues(app, commandLabel(c.query.CallbackCommand), c.action).Inc()
-	}
+	c.counter().Inc()
 	inspectSeconds.Observe((c.inspected - c.body.took).Seconds())
 	if c.rejection != nil {
-		rejectionsTotal.WithLabelValues(app, string(c.rejection.Reason), h.Mode).Inc()
+		rejectionsTotal.WithLabelValues(c.appLabel(), string(c.rejection.Reason), h.Mode).Inc()
 	}
 	if c.token > 0 && c.app != nil {
 		c.app.tokenUses[c.token-1].Inc()
@@ -100,44 +95,38 @@ func (h *Handler) count(c *call) {
 	}
 }
 
-// tokenCounters returns the counters of an app's tokens. They are there from the
-// begin, because a counter that appears with its first use hides it from rates.
-func tokenCounters(app string, tokens int) []prometheus.Counter {
-	counters := make([]prometheus.Counter, tokens)
-	for i := range counters {
-		counters[i] = tokenUsesTotal.WithLabelValues(app, strconv.Itoa(i+1))
+// countTokens makes the counters of the apps' tokens. They are there from the
+// beginning, so that increase() sees a token's first use.
+func (h *Handler) countTokens() {
+	for _, app := range h.apps {
+		for i := range app.tokenUses {
+			app.tokenUses[i] = tokenUsesTotal.WithLabelValues(app.id, strconv.Itoa(i+1))
+		}
 	}
-	return counters
 }
 
-// doneCounter is the counter of callbacksTotal for what the rule of a known
-// command does. It is looked up once, and not before it is needed: to look it up
-// by its labels for every callback would cost as much as to read the query.
-type doneCounter struct {
-	action  string
-	counter func() prometheus.Counter
-}
-
-func doneCounters(app string, rules map[string]*Rule) map[string]*doneCounter {
-	counters := make(map[string]*doneCounter, len(rules))
+// doneCounters returns the counters of callbacksTotal for what the rules of the
+// known commands do. Each is looked up once, because its labels take as long to
+// hash as the query to read, and not before it is needed, because there are many.
+func doneCounters(app string, rules map[string]*Rule) map[string]func() prometheus.Counter {
+	counters := make(map[string]func() prometheus.Counter, len(rules))
 	for command, rule := range rules {
-		counters[command] = &doneCounter{action: rule.Action, counter: sync.OnceValue(func() prometheus.Counter {
+		counters[command] = sync.OnceValue(func() prometheus.Counter {
 			return callbacksTotal.WithLabelValues(app, command, rule.Action)
-		})}
+		})
 	}
 	return counters
 }
 
-// done returns the counter of what was done with the callback, nil if that is not
-// what its rule does.
-func (c *call) done() *doneCounter {
-	if c.app == nil || c.rejection != nil {
-		return nil
+// counter returns the counter of what was done with the callback.
+func (c *call) counter() prometheus.Counter {
+	command := c.query.CallbackCommand
+	if c.app != nil && c.rejection == nil && c.rule != nil && c.action == c.rule.Action {
+		if done := c.app.done[command]; done != nil {
+			return done()
+		}
 	}
-	if done := c.app.done[c.query.CallbackCommand]; done != nil && done.action == c.action {
-		return done
-	}
-	return nil
+	return callbacksTotal.WithLabelValues(c.appLabel(), commandLabel(command), c.action)
 }
 
 func countFallback(command, verdict string) {
