@@ -93,6 +93,37 @@ func TestVerifySaysWhichTokenMadeTheSign(t *testing.T) {
 	}
 }
 
+func TestASecondCallbackOfTheSameSecondIsCheckedAsStrictly(t *testing.T) {
+	t.Parallel()
+	now := vectorClock()
+	v, err := NewVerifier([]string{"other", vectorToken}, time.Minute, func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	const later = "1669872113"
+	good := Query{Sign: vectorSign, RequestTime: vectorTime}
+	verify := func(q Query, reason Reason) {
+		t.Helper()
+		token, _, err := v.Verify(q)
+		if reason != "" {
+			wantReason(t, err, reason)
+		} else if err != nil || token != 2 {
+			t.Errorf("got token %d, error %v; want token 2", token, err)
+		}
+	}
+	for range 2 {
+		verify(good, "")
+		verify(Query{Sign: strings.ToUpper(vectorSign), RequestTime: vectorTime}, "")
+		verify(Query{Sign: vectorSign, RequestTime: later}, ReasonSign)
+		verify(Query{Sign: Sign("guess", vectorTime), RequestTime: vectorTime}, ReasonSign)
+		verify(Query{Sign: vectorSign[:63], RequestTime: vectorTime}, ReasonSign)
+		verify(Query{Sign: vectorSign + "0", RequestTime: vectorTime}, ReasonSign)
+		verify(Query{Sign: Sign(vectorToken, later), RequestTime: later}, "")
+	}
+	now = now.Add(2 * time.Minute)
+	verify(good, ReasonStale)
+}
+
 func TestVerifyHoldsTheWindowInBothDirections(t *testing.T) {
 	t.Parallel()
 	const second = time.Second
