@@ -27,13 +27,13 @@ import (
 
 var (
 	costRounds   = flag.Int("timguard.rounds", 9, "rounds of BenchmarkCost")
-	costRequests = flag.Int("timguard.requests", 4000, "requests in each round of BenchmarkCost, for each kind")
+	costRequests = flag.Int("timguard.requests", 6000, "small requests in each round of BenchmarkCost, for each kind; a quarter of that large ones")
 )
 
-// costTurns is how often the kinds take turns in a round: so often that when the
-// machine gets slower all of them do, in a round so long that each pays for the
-// garbage that it makes.
-const costTurns = 20
+// costTurn is how many requests of one kind come in a row, a quarter of that if
+// they are large: so few that when the machine gets slower all kinds do. A round
+// has so many turns that each kind pays for the garbage that it makes.
+const costTurn = 300
 
 // costKind is one thing to measure: what a site does with a request.
 type costKind struct {
@@ -58,6 +58,7 @@ func costKinds(backend string) []costKind {
 		{name: "proxy", handlers: proxy},
 		{name: "guarded", baseline: "proxy", handlers: guard("", "forward") + "," + proxy},
 		{name: "guarded+Sign", baseline: "proxy", handlers: guard(tokens, "forward") + "," + proxy},
+		{name: "buffered+Sign", baseline: "proxy", handlers: guard(tokens, "forward") + "," + strings.Replace(proxy, `"upstreams"`, `"request_buffers":1048576,"upstreams"`, 1)},
 		{name: "respond", handlers: costReply},
 		{name: "ack", baseline: "respond", handlers: guard("", "ack")},
 		{name: "ack+Sign", baseline: "respond", handlers: guard(tokens, "ack")},
@@ -200,11 +201,10 @@ func measureCosts(b *testing.B, kinds []costKind, size int, samples map[string][
 	b.Helper()
 	command, body := costBody(size)
 	const connections = 4
-	n := *costRequests / costTurns
+	n := costTurn
 	if size > 1000 {
 		n /= 4
 	}
-	n = max(n, connections)
 	server := startProcess(b, costConfig(b, kinds))
 	defer server.stop()
 	sums := make([]costSum, len(kinds))
@@ -217,7 +217,7 @@ func measureCosts(b *testing.B, kinds []costKind, size int, samples map[string][
 		sums[i].clients = connect(b, kind.addr, connections)
 		sums[i].clients.drive(b, costRequest(command, body), 2*n) // warms up
 	}
-	for turn := range costTurns {
+	for turn := range max(1, *costRequests/costTurn) {
 		for i := range kinds {
 			if turn%2 == 1 { // so that none always comes after the same
 				i = len(kinds) - 1 - i
