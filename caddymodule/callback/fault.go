@@ -21,16 +21,15 @@ const wantObject = "want one JSON object"
 
 var tooDeep = "nested deeper than " + strconv.Itoa(MaxDepth)
 
-// fault returns a Rejection for what is read next. Its Path is up to locate,
-// which need not be on the way of good payloads.
-func (in *inspector) fault(reason Reason, detail string) error {
-	return &Rejection{Reason: reason, Detail: detail, Offset: int64(in.at)}
+// fault returns a Rejection for what begins at the offset. Its Path is up to
+// locate, which need not be on the way of good payloads.
+func fault(at int, reason Reason, detail string) error {
+	return &Rejection{Reason: reason, Detail: detail, Offset: int64(at)}
 }
 
-// wrong returns a Rejection for a value, not yet read, that is none of the
-// field's types.
-func (in *inspector) wrong(f *field) error {
-	return in.fault(ReasonPayload, "want "+f.Type.String())
+// wrong returns a Rejection for a value that is none of the field's types.
+func wrong(at int, f *field) error {
+	return fault(at, ReasonPayload, "want "+f.Type.String())
 }
 
 // missing returns a Rejection for the first of the required fields that the

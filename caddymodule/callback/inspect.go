@@ -85,7 +85,7 @@ func (in *inspector) text(all *strings.Builder, r role) string {
 // payload reads the whole body.
 func (in *inspector) payload(o *object) error {
 	if in.next() != '{' {
-		return in.fault(ReasonJSON, wantObject)
+		return fault(in.at, ReasonJSON, wantObject)
 	}
 	if err := in.object(o); err != nil {
 		return err
@@ -126,15 +126,6 @@ func (in *inspector) object(o *object) error {
 	return in.close('}')
 }
 
-// open reads the begin of an object or array.
-func (in *inspector) open() error {
-	if in.depth == MaxDepth {
-		return in.fault(ReasonJSON, tooDeep)
-	}
-	in.enter()
-	return nil
-}
-
 // name reads a name with its colon and returns the index of its field, -1 for an
 // unknown one.
 func (in *inspector) name(o *object, hint int) (int, error) {
@@ -153,8 +144,7 @@ func (in *inspector) name(o *object, hint int) (int, error) {
 		return i, nil
 	}
 	if i := o.fold(name); i >= 0 {
-		in.at = start
-		return 0, in.fault(ReasonPayload, "the name looks like "+o.fields[i].Name+" but is not; write it exactly")
+		return 0, fault(start, ReasonPayload, "the name looks like "+o.fields[i].Name+" but is not; write it exactly")
 	}
 	return -1, in.checkName(start, name)
 }
@@ -163,8 +153,7 @@ func (in *inspector) name(o *object, hint int) (int, error) {
 // payload, and that others cut at its NUL.
 func (in *inspector) checkName(start int, name []byte) error {
 	if bytes.IndexByte(name, 0) >= 0 {
-		in.at = start
-		return in.fault(ReasonJSON, "a NUL in the name")
+		return fault(start, ReasonJSON, "a NUL in the name")
 	}
 	return nil
 }
@@ -176,8 +165,7 @@ func (in *inspector) checkNumber(start int, raw []byte) error {
 		return nil
 	}
 	if _, err := strconv.ParseFloat(string(raw), 64); err != nil {
-		in.at = start
-		return in.fault(ReasonJSON, "the number is beyond what a float64 holds")
+		return fault(start, ReasonJSON, "the number is beyond what a float64 holds")
 	}
 	return nil
 }
@@ -227,7 +215,7 @@ func (in *inspector) value(f *field) error {
 	case f.Type&anyType != 0, kind == '{' && f.Type&Object != 0:
 		return in.skip()
 	}
-	return in.wrong(f)
+	return wrong(in.at, f)
 }
 
 func (in *inspector) stringValue(f *field) error {
@@ -242,19 +230,16 @@ func (in *inspector) stringValue(f *field) error {
 	text := content(quoted, escaped)
 	switch {
 	case int64(len(text)) < f.Min:
-		in.at = start
-		return in.fault(ReasonPayload, "the string is empty")
+		return fault(start, ReasonPayload, "the string is empty")
 	case f.role == roleCommand && string(text) != in.command:
-		in.at = start
-		return in.fault(ReasonMismatch, "is not the CallbackCommand of the query")
+		return fault(start, ReasonMismatch, "is not the CallbackCommand of the query")
 	case f.Type&(String|anyType) != 0:
 		in.note(f, text)
 		return nil
 	}
 	n, ok := parseInteger(text)
 	if !ok || n < 0 {
-		in.at = start
-		return in.wrong(f)
+		return wrong(start, f)
 	}
 	in.noteInteger(f, n)
 	return nil
@@ -271,8 +256,7 @@ func (in *inspector) integer(f *field) error {
 		return in.checkNumber(start, raw)
 	}
 	if detail := f.refuses(n, ok); detail != "" {
-		in.at = start
-		return in.fault(ReasonPayload, detail)
+		return fault(start, ReasonPayload, detail)
 	}
 	in.noteInteger(f, n)
 	return nil
@@ -289,7 +273,7 @@ func (in *inspector) array(f *field) error {
 		}
 	}
 	if n < f.Min {
-		return in.fault(ReasonPayload, "want at least "+strconv.FormatInt(f.Min, 10)+" in the array")
+		return fault(in.at, ReasonPayload, "want at least "+strconv.FormatInt(f.Min, 10)+" in the array")
 	}
 	return in.close(']')
 }
@@ -301,7 +285,7 @@ func (in *inspector) element(f *field) error {
 	case f.Type&Array != 0, f.Type&Objects != 0 && kind == '{', f.Type&Strings != 0 && kind == '"':
 		return in.skip()
 	}
-	return in.wrong(f)
+	return wrong(in.at, f)
 }
 
 // content returns what stands between the quotes of a string.

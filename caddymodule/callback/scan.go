@@ -40,10 +40,14 @@ func (s *scanner) skipSpace() byte {
 	return 0
 }
 
-// enter reads the begin of an object or array.
-func (s *scanner) enter() {
+// open reads the begin of an object or array.
+func (s *scanner) open() error {
+	if s.depth == MaxDepth {
+		return fault(s.at, ReasonJSON, tooDeep)
+	}
 	s.at++
 	s.depth++
+	return nil
 }
 
 // more moves to the next member or element, if there is one.
