@@ -63,15 +63,9 @@ func (c *call) closeUnread(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-var okLength = strconv.Itoa(len(okAnswer))
-
 func writeAnswer(w http.ResponseWriter, status int, answer []byte) {
-	length := okLength // most are
-	if len(answer) != len(okAnswer) {
-		length = strconv.Itoa(len(answer))
-	}
 	// Of this answer only, because the header directive changes values in place.
-	values := []string{"application/json", length}
+	values := []string{"application/json", strconv.Itoa(len(answer))}
 	header := w.Header()
 	header["Content-Type"] = values[:1:1]
 	header["Content-Length"] = values[1:]
