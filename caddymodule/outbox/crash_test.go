@@ -78,7 +78,7 @@ func spawn(t *testing.T, config Config, role, run string) (lines *bufio.Scanner,
 
 func TestAnAttemptThatDiedWithItsProcessComesBack(t *testing.T) {
 	if testing.Short() {
-		t.Skip("waits for River's rescuer")
+		t.Skip("River gives back what a dead process held after most of a minute: too long for -short")
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
 		config := configFor(t, driver)
@@ -105,7 +105,7 @@ func TestAnAttemptThatDiedWithItsProcessComesBack(t *testing.T) {
 
 func TestNothingStoredIsLostToKills(t *testing.T) {
 	if testing.Short() {
-		t.Skip("waits for River's rescuer")
+		t.Skip("River gives back what a dead process held after most of a minute: too long for -short")
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
 		config := configFor(t, driver)
