@@ -29,13 +29,13 @@ func fault(at int, reason Reason, detail string) error {
 
 // wrong returns a Rejection for a value that is none of the field's types.
 func wrong(at int, f *field) error {
-	return fault(at, ReasonPayload, "want "+f.Type.String())
+	return fault(at, ReasonPayload, "want "+f.types.String())
 }
 
 // missing returns a Rejection for the first of the required fields that the
 // object at hand, read up to its closing brace, lacks.
 func (in *inspector) missing(o *object, missing uint64) error {
-	name := o.fields[bits.TrailingZeros64(missing)].Name
+	name := o.table[bits.TrailingZeros64(missing)].Name
 	return &Rejection{Reason: ReasonPayload, Path: name, Detail: "the field is missing", Offset: int64(in.at)}
 }
 

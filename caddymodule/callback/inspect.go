@@ -33,13 +33,18 @@ const MaxDepth = 16
 func Inspect(body []byte, command string) (Event, error) {
 	s := schemaOf(command)
 	in := inspector{scanner: scanner{body: body}, command: command}
-	if in.payload(s.object) == nil {
-		return in.event(s.classOf(command)), nil
+	if in.payload(s.object) != nil {
+		return inspectStrictly(body, command, s)
 	}
+	return in.event(s.classOf(command)), nil
+}
+
+// inspectStrictly is [Inspect] for a body that is not plain.
+func inspectStrictly(body []byte, command string, s *schema) (Event, error) {
 	if !jsontext.Value(body).IsValid() {
 		return Event{}, syntaxFault(body)
 	}
-	in = inspector{scanner: scanner{body: body, valid: true}, command: command}
+	in := inspector{scanner: scanner{body: body, valid: true}, command: command}
 	if err := in.payload(s.object); err != nil {
 		return Event{}, locate(err, body)
 	}
@@ -144,7 +149,7 @@ func (in *inspector) name(o *object, hint int) (int, error) {
 		return i, nil
 	}
 	if i := o.fold(name); i >= 0 {
-		return 0, fault(start, ReasonPayload, "the name looks like "+o.fields[i].Name+" but is not; write it exactly")
+		return 0, fault(start, ReasonPayload, "the name looks like "+o.table[i].Name+" but is not; write it exactly")
 	}
 	return -1, in.checkName(start, name)
 }
@@ -204,15 +209,15 @@ func (in *inspector) skip() error {
 // value reads the value of a known field.
 func (in *inspector) value(f *field) error {
 	switch kind := in.next(); {
-	case kind == '"' && f.Type&(String|Digits|anyType) != 0:
+	case kind == '"' && f.types&(String|Digits|anyType) != 0:
 		return in.stringValue(f)
-	case startsNumber(kind) && f.Type&(Integer|Uint32|anyType) != 0:
+	case startsNumber(kind) && f.types&(Integer|Uint32|anyType) != 0:
 		return in.integer(f)
-	case kind == '{' && f.object != nil && f.Type&Object != 0:
+	case kind == '{' && f.object != nil && f.types&Object != 0:
 		return in.object(f.object)
-	case kind == '[' && f.Type&(Array|Strings|Objects) != 0:
+	case kind == '[' && f.types&(Array|Strings|Objects) != 0:
 		return in.array(f)
-	case f.Type&anyType != 0, kind == '{' && f.Type&Object != 0:
+	case f.types&anyType != 0, kind == '{' && f.types&Object != 0:
 		return in.skip()
 	}
 	return wrong(in.at, f)
@@ -224,16 +229,16 @@ func (in *inspector) stringValue(f *field) error {
 	if err != nil {
 		return err
 	}
-	if f.role == roleNone && f.Type&String != 0 && f.Min == 0 {
+	if f.role == roleNone && f.types&String != 0 && f.min == 0 {
 		return nil
 	}
 	text := content(quoted, escaped)
 	switch {
-	case int64(len(text)) < f.Min:
+	case int64(len(text)) < f.min:
 		return fault(start, ReasonPayload, "the string is empty")
 	case f.role == roleCommand && string(text) != in.command:
 		return fault(start, ReasonMismatch, "is not the CallbackCommand of the query")
-	case f.Type&(String|anyType) != 0:
+	case f.types&(String|anyType) != 0:
 		in.note(f, text)
 		return nil
 	}
@@ -252,7 +257,7 @@ func (in *inspector) integer(f *field) error {
 	if !in.valid && (!ok || len(raw) > 1 && raw[0] < '1') { // perhaps no number at all
 		return errNotPlain
 	}
-	if !ok && f.Type&anyType != 0 {
+	if !ok && f.types&anyType != 0 {
 		return in.checkNumber(start, raw)
 	}
 	if detail := f.refuses(n, ok); detail != "" {
@@ -272,17 +277,17 @@ func (in *inspector) array(f *field) error {
 			return err
 		}
 	}
-	if n < f.Min {
-		return fault(in.at, ReasonPayload, "want at least "+strconv.FormatInt(f.Min, 10)+" in the array")
+	if n < f.min {
+		return fault(in.at, ReasonPayload, "want at least "+strconv.FormatInt(f.min, 10)+" in the array")
 	}
 	return in.close(']')
 }
 
 func (in *inspector) element(f *field) error {
 	switch kind := in.next(); {
-	case f.Type&Objects != 0 && kind == '{' && f.object != nil:
+	case f.types&Objects != 0 && kind == '{' && f.object != nil:
 		return in.object(f.object)
-	case f.Type&Array != 0, f.Type&Objects != 0 && kind == '{', f.Type&Strings != 0 && kind == '"':
+	case f.types&Array != 0, f.types&Objects != 0 && kind == '{', f.types&Strings != 0 && kind == '"':
 		return in.skip()
 	}
 	return wrong(in.at, f)
@@ -334,10 +339,10 @@ func (f *field) refuses(n int64, ok bool) string {
 	switch {
 	case !ok:
 		return "want an integer without fraction or exponent, nearer to 0 than 2^53, so that every parser reads it alike"
-	case f.Type&Uint32 != 0 && (n < 0 || n > math.MaxUint32):
-		return "out of range: want an integer from " + strconv.FormatInt(f.Min, 10) + " to 4294967295"
-	case f.Min != 0 && n < f.Min:
-		return "out of range: want an integer not below " + strconv.FormatInt(f.Min, 10)
+	case f.types&Uint32 != 0 && (n < 0 || n > math.MaxUint32):
+		return "out of range: want an integer from " + strconv.FormatInt(f.min, 10) + " to 4294967295"
+	case f.min != 0 && n < f.min:
+		return "out of range: want an integer not below " + strconv.FormatInt(f.min, 10)
 	}
 	return ""
 }

@@ -4,30 +4,34 @@
 package callback
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // schema is a Command prepared for one pass over a payload.
 type schema struct {
-	Command
 	object *object
+	Command
 }
 
 // object is the prepared form of a list of Fields.
 type object struct {
-	fields   []field
-	required uint64 // a bit for each field that must be there
+	fields   []field // what every payload needs of them
+	required uint64  // a bit for each field that must be there
+
+	table  []Field  // as they stand in the table
+	folded []string // their names as undress leaves them
 }
 
-// field begins with what every payload needs of it, so that it takes few cache
-// lines.
+// field is one of an object's. It is small, so that a payload, for which nothing
+// of it is in the processor's cache any more, waits for little memory.
 type field struct {
 	quoted string // the name and its colon as they nearly always stand in a payload
+	object *object
+	min    int64
+	types  Type
 	role   role
-	object *object // of Fields
-	Field
-	folded string // the name as undress leaves it
 }
 
 // role says what of the Event a field fills.
@@ -35,11 +39,11 @@ type role uint8
 
 const (
 	roleNone role = iota
-	roleCommand
 	roleGroupID
 	roleTopicID
 	roleOperator
 	roleGroupType
+	roleCommand
 	roleEventTime
 	roleMsgSeq
 	roleIdentity // fills nothing, but tells one event from another
@@ -101,12 +105,19 @@ func prepareAll(commands []Command) map[string]*schema {
 }
 
 func prepare(fields []Field, roles map[string]role) *object {
-	o := &object{fields: make([]field, len(fields))}
+	o := &object{fields: make([]field, len(fields)), table: fields}
+	var quoted strings.Builder // one piece of memory for all names
 	for i, f := range fields {
-		o.fields[i] = field{Field: f, quoted: strconv.Quote(f.Name) + ":", folded: undress(f.Name), role: roles[f.Name], object: prepareNested(f)}
+		o.fields[i] = field{object: prepareNested(f), min: f.Min, types: f.Type, role: roles[f.Name]}
+		o.folded = append(o.folded, undress(f.Name))
 		if f.Required {
 			o.required |= 1 << i
 		}
+		quoted.WriteString(strconv.Quote(f.Name) + ":")
+	}
+	for i, all := 0, quoted.String(); i < len(fields); i++ {
+		end := strings.IndexByte(all, ':') + 1
+		o.fields[i].quoted, all = all[:end], all[end:]
 	}
 	return o
 }
@@ -151,22 +162,12 @@ func (o *object) find(text []byte, hint int) int {
 
 // named returns the index of the field of that name, -1 if there is none.
 func (o *object) named(name []byte) int {
-	for i := range o.fields {
-		if o.fields[i].Name == string(name) {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(o.table, func(f Field) bool { return f.Name == string(name) })
 }
 
 // fold returns the index of the field whose name some parser would take the name
 // for, -1 if there is none.
 func (o *object) fold(name []byte) int {
 	folded := undress(string(name))
-	for i := range o.fields {
-		if strings.EqualFold(o.fields[i].folded, folded) {
-			return i
-		}
-	}
-	return -1
+	return slices.IndexFunc(o.folded, func(known string) bool { return strings.EqualFold(known, folded) })
 }
