@@ -213,14 +213,18 @@ func (p *process) until(wanted func(usage) bool) (u usage) {
 func processServers(tb testing.TB, handlers ...string) (config string, addresses []string) {
 	tb.Helper()
 	servers := make([]string, 0, len(handlers))
+	listeners := make([]net.Listener, 0, len(handlers)) // all of them, so that none gets the port of another
 	for i, h := range handlers {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			tb.Fatal(err)
 		}
+		listeners = append(listeners, listener)
 		addresses = append(addresses, listener.Addr().String())
-		_ = listener.Close()
 		servers = append(servers, fmt.Sprintf(`"s%d":{"listen":[%q],"automatic_https":{"disable":true},"routes":[{"handle":[%s]}]}`, i, addresses[i], h))
+	}
+	for _, listener := range listeners {
+		_ = listener.Close()
 	}
 	return `{"admin":{"disabled":true},"logging":{"logs":{"default":{"level":"ERROR"}}},"apps":{"http":{"servers":{` + strings.Join(servers, ",") + `}}}}`, addresses
 }
