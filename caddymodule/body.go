@@ -133,7 +133,7 @@ func (b *body) giveBackWhole(r *http.Request) {
 	if came := r.Header["Content-Length"]; len(came) != 1 || came[0] != string(length) { // HTTP/2 may bring several
 		r.Header.Set("Content-Length", string(length))
 	}
-	r.Header.Del("Expect")
+	delete(r.Header, "Expect")
 }
 
 // again is a [http.Request.GetBody].

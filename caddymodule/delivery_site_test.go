@@ -58,6 +58,12 @@ func TestEndToEndDeliveryPassesThroughTheSite(t *testing.T) {
 				t.Errorf("URI %s, want none of what the caller says is its Sign", a.URI)
 			}
 		}},
+		"a guard before it that takes the Sign away": {"route {\n" + guard("strip_auth", "name first") + "\ntim_callback " + testApp + " {\non after deliver\n}\nreverse_proxy %s\n}", "/callback", func(t *testing.T, a attempt) {
+			t.Helper()
+			if a.URI != "/callback?"+plain {
+				t.Errorf("URI %s, want it without Sign and RequestTime", a.URI)
+			}
+		}},
 		"headers": {guarded + "\nreverse_proxy %s {\nheader_up X-Site {http.request.host}\n}", "/callback", func(t *testing.T, a attempt) {
 			t.Helper()
 			for header, want := range map[string]string{

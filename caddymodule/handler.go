@@ -291,7 +291,7 @@ func (h *Handler) provisionConsoleCheck(tokens []string) (err error) {
 
 // ServeHTTP judges the callback and does what its rule says.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if delivery := deliveryOf(r); delivery != nil {
+	if delivery := h.deliveryOf(r); delivery != nil {
 		return h.passOn(w, r, next, delivery)
 	}
 	c := h.inspect(r)
@@ -327,7 +327,7 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 // prepare makes the request what is forwarded of it.
 func (h *Handler) prepare(r *http.Request, c *call) {
 	c.body.giveBack(r)
-	r.Header.Del(attemptHeader) // only a delivery has it
+	delete(r.Header, attemptHeader) // only a delivery has it
 	if h.StripAuth {
 		stripAuth(r)
 	}
