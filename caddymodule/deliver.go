@@ -154,7 +154,7 @@ func (h *Handler) request(ctx context.Context, d outbox.Delivery) (*http.Request
 		return nil, errors.New("the stored URI is not one") // the error would show the Sign
 	}
 	ctx = context.WithValue(ctx, deliveryCtxKey, h.callOf(target, a, d))
-	r, err := http.NewRequestWithContext(ctx, d.Method, "/", strings.NewReader(d.Body))
+	r, err := http.NewRequestWithContext(ctx, d.Method, "/", strings.NewReader(d.Body)) // sets GetBody, which deliveryOf relies on
 	if err != nil {
 		return nil, errors.New("the stored request is not one")
 	}
@@ -203,9 +203,9 @@ func separator(uri string) string {
 // deliveryOf returns the call that a request delivers, nil if it is no delivery.
 // It was judged when it came.
 func (h *Handler) deliveryOf(r *http.Request) *call {
-	// A whole context takes long to look through for what is not there. So it is
-	// not done by a guard that stores nothing, unless the request is not as a server
-	// makes it: it may be another guard's delivery.
+	// A whole context takes long to look through for what is not there. A guard that
+	// stores nothing gets deliveries only of another one in the same route, and those
+	// have a GetBody (see request), as no request has that a server read.
 	if h.delivery == nil && r.GetBody == nil {
 		return nil
 	}

@@ -58,7 +58,7 @@ func TestEndToEndDeliveryPassesThroughTheSite(t *testing.T) {
 				t.Errorf("URI %s, want none of what the caller says is its Sign", a.URI)
 			}
 		}},
-		"a guard before it that takes the Sign away": {"route {\n" + guard("strip_auth", "name first") + "\ntim_callback " + testApp + " {\non after deliver\n}\nreverse_proxy %s\n}", "/callback", func(t *testing.T, a attempt) {
+		"a guard before it that stores nothing": {"route {\n" + guard("strip_auth", "name first") + "\ntim_callback " + testApp + " {\non after deliver\n}\nreverse_proxy %s\n}", "/callback", func(t *testing.T, a attempt) {
 			t.Helper()
 			if a.URI != "/callback?"+plain {
 				t.Errorf("URI %s, want it without Sign and RequestTime", a.URI)
