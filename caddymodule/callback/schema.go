@@ -24,8 +24,8 @@ type object struct {
 	folded []string // their names as undress leaves them
 }
 
-// field is one of an object's. It is small, so that a payload, for which nothing
-// of it is in the processor's cache any more, waits for little memory.
+// field is one of an object's. It is small, because by the time of the next
+// callback nothing of it is in the processor's cache any more.
 type field struct {
 	quoted string // the name and its colon as they nearly always stand in a payload
 	object *object
@@ -42,7 +42,7 @@ const (
 	roleGroupID
 	roleTopicID
 	roleOperator
-	roleGroupType
+	roleGroupType // the last of the Event's strings
 	roleCommand
 	roleEventTime
 	roleMsgSeq
@@ -105,19 +105,21 @@ func prepareAll(commands []Command) map[string]*schema {
 }
 
 func prepare(fields []Field, roles map[string]role) *object {
-	o := &object{fields: make([]field, len(fields)), table: fields}
-	var quoted strings.Builder // one piece of memory for all names
+	o := &object{fields: make([]field, len(fields)), table: slices.Clone(fields)}
+	var all strings.Builder // one piece of memory for all names
 	for i, f := range fields {
-		o.fields[i] = field{object: prepareNested(f), min: f.Min, types: f.Type, role: roles[f.Name]}
+		quoted := strconv.Quote(f.Name) + ":"
+		all.WriteString(quoted)
+		o.fields[i] = field{quoted: quoted, object: prepareNested(f), min: f.Min, types: f.Type, role: roles[f.Name]}
 		o.folded = append(o.folded, undress(f.Name))
 		if f.Required {
 			o.required |= 1 << i
 		}
-		quoted.WriteString(strconv.Quote(f.Name) + ":")
 	}
-	for i, all := 0, quoted.String(); i < len(fields); i++ {
-		end := strings.IndexByte(all, ':') + 1
-		o.fields[i].quoted, all = all[:end], all[end:]
+	rest := all.String()
+	for i := range o.fields {
+		f := &o.fields[i]
+		f.quoted, rest = rest[:len(f.quoted)], rest[len(f.quoted):]
 	}
 	return o
 }
@@ -162,7 +164,12 @@ func (o *object) find(text []byte, hint int) int {
 
 // named returns the index of the field of that name, -1 if there is none.
 func (o *object) named(name []byte) int {
-	return slices.IndexFunc(o.table, func(f Field) bool { return f.Name == string(name) })
+	for i := range o.table {
+		if o.table[i].Name == string(name) {
+			return i
+		}
+	}
+	return -1
 }
 
 // fold returns the index of the field whose name some parser would take the name
