@@ -106,20 +106,12 @@ func prepareAll(commands []Command) map[string]*schema {
 
 func prepare(fields []Field, roles map[string]role) *object {
 	o := &object{fields: make([]field, len(fields)), table: slices.Clone(fields)}
-	var all strings.Builder // one piece of memory for all names
 	for i, f := range fields {
-		quoted := strconv.Quote(f.Name) + ":"
-		all.WriteString(quoted)
-		o.fields[i] = field{quoted: quoted, object: prepareNested(f), min: f.Min, types: f.Type, role: roles[f.Name]}
+		o.fields[i] = field{quoted: strconv.Quote(f.Name) + ":", object: prepareNested(f), min: f.Min, types: f.Type, role: roles[f.Name]}
 		o.folded = append(o.folded, undress(f.Name))
 		if f.Required {
 			o.required |= 1 << i
 		}
-	}
-	rest := all.String()
-	for i := range o.fields {
-		f := &o.fields[i]
-		f.quoted, rest = rest[:len(f.quoted)], rest[len(f.quoted):]
 	}
 	return o
 }
