@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // discarding is a ResponseWriter that makes nothing.
@@ -31,7 +32,7 @@ func (d discarding) WriteHeader(int)             {}
 // detector, which makes more.
 func TestWhatTheGuardAllocatesForARequest(t *testing.T) {
 	body := recallBody(t)
-	target := "/callback?" + query(testApp, callback.RecallCommand, signed(testToken, time.Now()))
+	target := "/callback?" + guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, time.Now()))
 	reads := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 		_, err := io.Copy(io.Discard, r.Body)
 		return err
@@ -55,12 +56,13 @@ func TestWhatTheGuardAllocatesForARequest(t *testing.T) {
 	}
 	without := allocations(reads)
 	for action, most := range map[string]float64{
-		// For both the call, its body, two of its event, three for its placeholders.
-		actionAck:     8, // and the answer's headers
-		actionForward: 8, // and GetBody
+		// For both the call, its body and what restores it, two of its event, the Sign,
+		// and what shows it.
+		actionAck:     16, // and the headers of the answer
+		actionForward: 14,
 	} {
 		h := provisioned(t, &Handler{
-			Apps:  []App{{testApp, []string{testToken}}},
+			Apps:  []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}},
 			Rules: []Rule{{Commands: []string{callback.RecallCommand}, Action: action}},
 		})
 		guarded := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return h.ServeHTTP(w, r, reads) })

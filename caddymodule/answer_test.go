@@ -24,7 +24,7 @@ func TestAnAnswerIsItsOwnWhateverWasDoneToEarlierOnes(t *testing.T) {
 	for range 2 {
 		for _, answer := range [][]byte{okAnswer, callback.Fail("x").JSON()} {
 			w := httptest.NewRecorder()
-			writeAnswer(w, http.StatusOK, answer)
+			new(call).answer(w, http.StatusOK, answer)
 			if kind, length := w.Header().Get("Content-Type"), w.Header().Get("Content-Length"); kind != "application/json" || length != strconv.Itoa(len(answer)) {
 				t.Errorf("the answer %s has Content-Type %s and Content-Length %s", answer, kind, length)
 			}

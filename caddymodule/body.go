@@ -9,7 +9,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
@@ -55,19 +57,20 @@ func (b *body) read(r *http.Request, limit int64) error {
 	return nil
 }
 
-// readUpTo reads until the body ends or is longer than limit.
+// readUpTo reads until the body ends or is longer than limit, and restores it.
 func (b *body) readUpTo(r *http.Request, limit int64) error {
 	if r.Body == nil {
 		b.whole = true
 		return nil
 	}
 	start := time.Now()
-	err := b.readFrom(r, limit)
+	b.err = b.readFrom(r, limit)
 	b.took = time.Since(start)
-	if b.err = err; err != nil {
-		return unreadable(err)
+	b.whole = b.err == nil && int64(len(b.bytes)) <= limit
+	b.restore(r)
+	if b.err != nil {
+		return unreadable(b.err)
 	}
-	b.whole = int64(len(b.bytes)) <= limit
 	return nil
 }
 
@@ -94,45 +97,35 @@ func (b *body) readFrom(r *http.Request, limit int64) error {
 	return nil
 }
 
-// peek reads as much of a body that nothing was read of as tells whether it is
-// blank. It reports false where that cannot be.
-func (b *body) peek(r *http.Request) bool {
-	if b.touched() {
-		return b.whole
+// isBlank reports whether the body is empty or {}, white space aside. Of a body that
+// was not read yet it reads no more than it takes to know.
+func (b *body) isBlank(r *http.Request) bool {
+	if !b.touched() && r.ContentLength <= longestBlank && isIdentity(r.Header["Content-Encoding"]) {
+		_ = b.readUpTo(r, longestBlank) // a body that cannot be read is not blank
 	}
-	if r.ContentLength > longestBlank || !isIdentity(r.Header["Content-Encoding"]) {
-		return false
-	}
-	return b.readUpTo(r, longestBlank) == nil && b.whole
+	text := bytes.TrimSpace(b.bytes)
+	inside, braces := bytes.CutPrefix(text, []byte("{"))
+	return b.whole && (len(text) == 0 || braces && string(bytes.TrimSpace(inside)) == "}")
 }
 
 // touched reports whether any of the body was asked for.
 func (b *body) touched() bool { return b.whole || b.err != nil || b.bytes != nil }
 
-// giveBack makes the request's body what it was before it was read.
-func (b *body) giveBack(r *http.Request) {
-	switch {
-	case b.whole:
-		b.giveBackWhole(r)
-	case b.touched():
+// restore gives the request a body like the one that was read. Of one that is in
+// memory it also sets the length: otherwise the proxy behind would send it chunked,
+// wait for a 100 Continue that already came, or could not send it again over a fresh
+// connection.
+func (b *body) restore(r *http.Request) {
+	if !b.whole {
 		r.Body = rest{io.MultiReader(bytes.NewReader(b.bytes), &failing{r.Body, b.err}), r.Body}
+		return
 	}
-}
-
-// giveBackWhole gives the request a body that is in memory. Without any of these
-// the proxy behind would send it chunked, wait for a 100 Continue that already
-// came, or could not send it again over a fresh connection.
-func (b *body) giveBackWhole(r *http.Request) {
 	b.reader.Reset(b.bytes)
 	r.Body = &b.reader
 	r.GetBody = b.again
 	r.ContentLength = int64(len(b.bytes))
 	r.TransferEncoding = nil
-	var room [20]byte
-	length := strconv.AppendInt(room[:0], r.ContentLength, 10)
-	if came := r.Header["Content-Length"]; len(came) != 1 || came[0] != string(length) { // HTTP/2 may bring several
-		r.Header.Set("Content-Length", string(length))
-	}
+	r.Header["Content-Length"] = []string{strconv.Itoa(len(b.bytes))} // HTTP/2 may bring several
 	delete(r.Header, "Expect")
 }
 
@@ -190,4 +183,8 @@ func unreadable(err error) error {
 func isTimeout(err error) bool {
 	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout()
+}
+
+func isIdentity(encodings []string) bool {
+	return !slices.ContainsFunc(encodings, func(e string) bool { return e != "" && !strings.EqualFold(e, "identity") })
 }

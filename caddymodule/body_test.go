@@ -22,6 +22,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // untouchable is a body that fails the test when it is read.
@@ -58,17 +59,17 @@ func TestNothingIsReadBeforeAppAndSignAreGood(t *testing.T) {
 		reason   callback.Reason
 	}{
 		"query":     {query: goodQuery() + "&Sign=1", reason: callback.ReasonQuery},
-		"app":       {query: query("1", callback.RecallCommand, signed("x", now)), reason: callback.ReasonApp},
-		"unsigned":  {query: query(testApp, callback.RecallCommand, ""), reason: callback.ReasonUnsigned},
-		"stale":     {query: query(testApp, callback.RecallCommand, signed(testToken, now.Add(-time.Hour))), reason: callback.ReasonStale},
-		"sign":      {query: query(testApp, callback.RecallCommand, signed("x", now)), reason: callback.ReasonSign},
-		"command":   {query: query(testApp, "Other", signed(testToken, now)), length: 300, reason: callback.ReasonCommand},
+		"app":       {query: guardtest.Query("1", callback.RecallCommand, guardtest.Signed("x", now)), reason: callback.ReasonApp},
+		"unsigned":  {query: guardtest.Query(guardtest.App, callback.RecallCommand, ""), reason: callback.ReasonUnsigned},
+		"stale":     {query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, now.Add(-time.Hour))), reason: callback.ReasonStale},
+		"sign":      {query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", now)), reason: callback.ReasonSign},
+		"command":   {query: guardtest.Query(guardtest.App, "Other", guardtest.Signed(guardtest.Token, now)), length: 300, reason: callback.ReasonCommand},
 		"encoding":  {query: goodQuery(), encoding: "gzip", reason: callback.ReasonEncoding},
 		"encodings": {query: goodQuery(), encoding: "identity, gzip", reason: callback.ReasonEncoding},
 		"length":    {query: goodQuery(), length: 2000, reason: callback.ReasonTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) { // not parallel: that could wait for longer than the window
-			h := provisioned(t, &Handler{Apps: []App{{testApp, []string{testToken}}}, MaxBody: 1000})
+			h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}, MaxBody: 1000})
 			r := newPost(t, tt.query, untouchable{t})
 			r.ContentLength = tt.length
 			if tt.encoding != "" {
@@ -139,7 +140,6 @@ func TestBodyIsGivenBackAsItWas(t *testing.T) {
 			r := newPost(t, "", struct{ io.Reader }{strings.NewReader(text)})
 			var b body
 			_ = b.read(r, limit)
-			b.giveBack(r)
 			if got, err := io.ReadAll(r.Body); err != nil || string(got) != text {
 				t.Errorf("read %q and %v, want %q", got, err, text)
 			}
@@ -150,7 +150,6 @@ func TestBodyIsGivenBackAsItWas(t *testing.T) {
 		r := newPost(t, "", io.MultiReader(strings.NewReader("01"), iotest.ErrReader(io.ErrUnexpectedEOF)))
 		var b body
 		_ = b.read(r, 100)
-		b.giveBack(r)
 		if got, err := io.ReadAll(r.Body); !errors.Is(err, io.ErrUnexpectedEOF) || string(got) != "01" {
 			t.Errorf("read %q and %v, want 01 and %v", got, err, io.ErrUnexpectedEOF)
 		}
@@ -162,7 +161,6 @@ func TestBodyIsGivenBackAsItWas(t *testing.T) {
 		r.Header = http.Header{"Expect": {"100-continue"}, "Content-Length": {"20", "77"}}
 		var b body
 		_ = b.read(r, 100)
-		b.giveBack(r)
 		if r.ContentLength != 20 || !slices.Equal(r.Header["Content-Length"], []string{"20"}) || r.TransferEncoding != nil || r.Header.Get("Expect") != "" {
 			t.Errorf("ContentLength %d, TransferEncoding %v, headers %v", r.ContentLength, r.TransferEncoding, r.Header)
 		}
@@ -198,7 +196,6 @@ func TestBodyCanBeSentAgain(t *testing.T) {
 		if err := read.read(r, 10); err != nil {
 			t.Fatal(err)
 		}
-		read.giveBack(r)
 		r.URL.Scheme, r.URL.Host = "http", b.address()
 		fuse.Store(breaks)
 		resp, err := transport.RoundTrip(r)

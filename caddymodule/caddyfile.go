@@ -5,7 +5,6 @@ package caddymodule
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -14,9 +13,10 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/timguard/timguard/caddymodule/outbox"
 )
+
+// unsigned stands in place of an app's tokens.
+const unsigned = "unsigned"
 
 func init() {
 	httpcaddyfile.RegisterHandlerDirective("tim_callback", parseCaddyfile)
@@ -36,7 +36,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
 //	tim_callback [<matcher>] [<sdk_app_id>...] {
-//		app           <sdk_app_id> [<token>...]
+//		app           <sdk_app_id> <token>...|unsigned
 //		on            <command>... forward [{
 //			deadline <duration>
 //			fallback none|allow|forbid [<code> [<info>]]|deliver
@@ -59,7 +59,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if !appIDFormat.MatchString(id) && !isPlaceholder(id) { // the word may be a token
 			return d.Errf("tim_callback: want SDKAppIDs, in decimal; tokens go into its block, app <sdk_app_id> <token>...")
 		}
-		if err := h.addApp(d, id, nil); err != nil {
+		if err := h.addApp(d, App{SdkAppID: AppID(id), Unsigned: true}); err != nil {
 			return err
 		}
 	}
@@ -77,11 +77,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 	switch name := d.Val(); name {
 	case "app":
-		args := d.RemainingArgs()
-		if len(args) == 0 {
-			return d.Errf("app: want <sdk_app_id> [<token>...]")
-		}
-		return h.addApp(d, args[0], args[1:])
+		return h.unmarshalApp(d)
 	case "on":
 		return h.unmarshalRule(d)
 	case "mode":
@@ -104,8 +100,8 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 		if !d.AllArgs(&h.Name) {
 			return d.Errf("name: want one word")
 		}
-		if err := outbox.CheckGuard(h.Name); err != nil {
-			return d.Errf("name: %v", err)
+		if err := checkName(h.Name); err != nil {
+			return d.Err(err.Error())
 		}
 		return nil
 	case "deadline", "fallback":
@@ -117,41 +113,48 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 	}
 }
 
-func (h *Handler) addApp(d *caddyfile.Dispenser, id string, tokens []string) error {
-	if !appIDFormat.MatchString(id) && !isPlaceholder(id) {
-		return d.Errf("app: want the SDKAppID of Tencent's console first, in decimal") // the word may be a token in the wrong place
+// unmarshalApp reads an app with its tokens, or the word unsigned.
+func (h *Handler) unmarshalApp(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	switch {
+	case len(args) == 0:
+		return d.Errf("app: want <sdk_app_id> <token>..., or <sdk_app_id> unsigned")
+	case len(args) == 2 && args[1] == unsigned:
+		return h.addApp(d, App{SdkAppID: AppID(args[0]), Unsigned: true})
+	case slices.Contains(args[1:], unsigned):
+		return d.Errf("app %s: unsigned stands in place of all tokens", args[0])
 	}
-	for _, a := range h.Apps {
-		if a.SdkAppID == id {
-			return d.Errf("app %s is given twice: write all its tokens after one app %s", id, id)
-		}
+	return h.addApp(d, App{SdkAppID: AppID(args[0]), Tokens: args[1:]})
+}
+
+func (h *Handler) addApp(d *caddyfile.Dispenser, a App) error {
+	if err := a.check(h.Apps); err != nil {
+		return d.Err(err.Error())
 	}
-	if slices.Contains(tokens, "") {
-		return d.Errf("app %s: a token is empty; if it comes from the environment, is the variable set?", id)
-	}
-	h.Apps = append(h.Apps, App{SdkAppID: id, Tokens: tokens})
+	h.Apps = append(h.Apps, a)
 	return nil
 }
 
-func isPlaceholder(s string) bool { return len(s) > 2 && s[0] == '{' && s[len(s)-1] == '}' }
-
 func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
-	i := slices.IndexFunc(args, func(arg string) bool { return slices.Contains(actions, arg) })
+	i := slices.IndexFunc(args, func(arg string) bool { return slices.Contains(actionNames(), arg) })
 	if i < 0 {
-		return d.Errf("on: want <command>... and then one of %v; %q has none of them", actions, strings.Join(args, " "))
+		return d.Errf("on: want <command>... and then one of %v; %q has none of them", actionNames(), strings.Join(args, " "))
 	}
 	rule := Rule{Commands: args[:i], Action: args[i]}
-	rest := args[i+1:]
-	if rule.Action == actionForbid {
-		if err := codeAndInfo(d, "forbid", rest, &rule.Code, &rule.Info); err != nil {
+	action := actions[rule.Action]
+	if rest := args[i+1:]; action.unmarshalArgs != nil {
+		if err := action.unmarshalArgs(&rule, d, rest); err != nil {
 			return err
 		}
 	} else if len(rest) > 0 {
 		return d.Errf("on … %s: takes no argument, but %q stands after it", rule.Action, rest[0])
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if err := rule.unmarshalOption(d); err != nil {
+		if action.unmarshalOption == nil {
+			return d.Errf("on … %s takes no block; forward does", rule.Action)
+		}
+		if err := action.unmarshalOption(&rule, d); err != nil {
 			return err
 		}
 	}
@@ -159,50 +162,6 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 		return d.Errf("on: %v", err)
 	}
 	h.Rules = append(h.Rules, rule)
-	return nil
-}
-
-func (r *Rule) unmarshalOption(d *caddyfile.Dispenser) error {
-	if r.Action != actionForward {
-		return d.Errf("on … %s takes no block; forward does", r.Action)
-	}
-	switch name := d.Val(); name {
-	case "deadline":
-		return positiveDuration(d, &r.Deadline)
-	case "fallback":
-		args := d.RemainingArgs()
-		switch {
-		case len(args) == 0 || !slices.Contains(verdicts, args[0]):
-			return d.Errf("fallback %q: want one of %v", strings.Join(args, " "), verdicts)
-		case args[0] == verdictForbid:
-			r.Fallback = &Fallback{Verdict: verdictForbid}
-			return codeAndInfo(d, "fallback forbid", args[1:], &r.Fallback.Code, &r.Fallback.Info)
-		case len(args) > 1:
-			return d.Errf("fallback %s takes no argument, but %q stands after it", args[0], args[1])
-		case args[0] == verdictNone:
-			r.Fallback = nil
-		default:
-			r.Fallback = &Fallback{Verdict: args[0]}
-		}
-		return nil
-	default:
-		return d.Errf("unrecognized option %q of forward: want deadline or fallback", name)
-	}
-}
-
-// codeAndInfo reads what may stand after forbid.
-func codeAndInfo(d *caddyfile.Dispenser, what string, args []string, code *int, info *string) (err error) {
-	if len(args) > 2 {
-		return d.Errf("%s: want [<code> [<info>]]; put an info of several words in quotes", what)
-	}
-	if len(args) > 0 {
-		if *code, err = strconv.Atoi(args[0]); err != nil || *code < 1 {
-			return d.Errf("%s: code %q: want a positive number", what, args[0])
-		}
-	}
-	if len(args) > 1 {
-		*info = args[1]
-	}
 	return nil
 }
 

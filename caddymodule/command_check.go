@@ -10,7 +10,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
+	"path/filepath"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/spf13/cobra"
@@ -19,24 +20,29 @@ import (
 )
 
 func checkCommand() *cobra.Command {
-	var command string
-	var asJSON bool
-	cmd := subcommand("check FILE|- [--command <command>] [--json]", "Checks a payload and explains its first fault", `
-Checks a callback's payload against the schema of its command, as the guard
-does, and explains the first fault with its path and position. Reads standard
-input for -. Exits with 1 if the guard would refuse the payload.`,
-		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
-			body, err := readFileOrStdin(cmd, args[0])
-			if err != nil {
-				return err
+	var c checker
+	cmd := Subcommand("check FILE...|- [--command <command>] [--lines] [--json]", "Checks payloads and explains every fault", `
+Checks callbacks' payloads against the schemas of their commands, as the guard
+does, and explains every fault with its path and position. Each file holds one
+payload, or one on each line; - is standard input. Exits with 1 if the guard
+would refuse any of them.`,
+		cobra.MinimumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			c.out = cmd.OutOrStdout()
+			c.named = len(args) > 1
+			for _, name := range args {
+				text, err := readFileOrStdin(cmd, name)
+				if err != nil {
+					return err
+				}
+				if err := c.checkText(name, text); err != nil {
+					return err
+				}
 			}
-			if command == "" {
-				command = commandIn(body)
-			}
-			return printCheck(cmd.OutOrStdout(), checkBody(body, command), asJSON)
+			return c.outcome()
 		})
-	cmd.Flags().StringVar(&command, "command", "", "the CallbackCommand of the query (default: what the payload says)")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	cmd.Flags().StringVar(&c.command, "command", "", "the CallbackCommand of the query (default: what the payload says)")
+	cmd.Flags().BoolVar(&c.lines, "lines", false, "take each line for a payload (default: if the first one is one, or the file's name ends with .jsonl or .ndjson)")
+	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print each result as a line of JSON")
 	return cmd
 }
 
@@ -45,6 +51,93 @@ func readFileOrStdin(cmd *cobra.Command, name string) ([]byte, error) {
 		return io.ReadAll(cmd.InOrStdin())
 	}
 	return os.ReadFile(name)
+}
+
+// checker checks one payload after the other.
+type checker struct {
+	command       string
+	lines, asJSON bool
+	named         bool // the results, by their files
+	out           io.Writer
+
+	checked, refused int
+}
+
+// checkResult is the outcome of one check, as --json prints it.
+type checkResult struct {
+	File    string         `json:"file"`
+	Line    int            `json:"line,omitempty"` // of a file with a payload on each
+	OK      bool           `json:"ok"`
+	Command string         `json:"command,omitempty"`
+	Class   callback.Class `json:"class,omitempty"`
+	Known   bool           `json:"known"`
+	Faults  []checkFault   `json:"faults,omitempty"`
+}
+
+// checkFault is one thing for which the guard would refuse a payload.
+type checkFault struct {
+	Reason callback.Reason `json:"reason"`
+	Path   string          `json:"path,omitempty"`
+	Detail string          `json:"detail"`
+	Line   int             `json:"line"`
+	Column int             `json:"column"`
+}
+
+func (c *checker) checkText(name string, text []byte) error {
+	if !c.lines && !onLines(name, text) {
+		return c.check(checkResult{File: name}, text, 1)
+	}
+	c.named = true
+	for i, line := range bytes.Split(text, []byte("\n")) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		if err := c.check(checkResult{File: name, Line: i + 1}, line, i+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onLines reports whether a text seems to have a payload on each line.
+func onLines(name string, text []byte) bool {
+	if slices.Contains([]string{".jsonl", ".ndjson"}, filepath.Ext(name)) {
+		return true
+	}
+	first, rest, _ := bytes.Cut(bytes.TrimSpace(text), []byte("\n"))
+	return len(rest) > 0 && jsontext.Value(first).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+}
+
+// check checks the body of a result, which begins on that line of its file.
+func (c *checker) check(result checkResult, body []byte, firstLine int) error {
+	if result.Command = c.command; result.Command == "" {
+		result.Command = commandIn(body)
+	}
+	if result.Command != "" {
+		_, result.Known = callback.Lookup(result.Command)
+		result.Class = callback.ClassOf(result.Command)
+	}
+	for _, r := range callback.Faults(body, result.Command) {
+		before := body[:min(r.Offset, int64(len(body)))]
+		result.Faults = append(result.Faults, checkFault{
+			Reason: r.Reason, Path: r.Path, Detail: r.Detail,
+			Line:   bytes.Count(before, []byte("\n")) + firstLine,
+			Column: len(before) - bytes.LastIndexByte(before, '\n'),
+		})
+	}
+	meant := callback.Slip(result.Command)
+	if len(result.Faults) == 0 && result.Command == "" {
+		return errors.New("the payload names no CallbackCommand: give the query's with --command")
+	}
+	if len(result.Faults) == 0 && meant != "" {
+		return fmt.Errorf("%s is not a known command: did you mean %s?", callback.Printable(result.Command), meant)
+	}
+	result.OK = len(result.Faults) == 0
+	c.checked++
+	if !result.OK {
+		c.refused++
+	}
+	return c.print(result)
 }
 
 // commandIn returns the command that a payload claims, empty if there is none
@@ -64,69 +157,28 @@ func commandIn(body []byte) string {
 	}
 }
 
-// checkResult is the outcome of a check, as --json prints it.
-type checkResult struct {
-	OK      bool            `json:"ok"`
-	Command string          `json:"command,omitempty"`
-	Class   callback.Class  `json:"class,omitempty"`
-	Known   bool            `json:"known"`
-	Reason  callback.Reason `json:"reason,omitempty"`
-	Path    string          `json:"path,omitempty"`
-	Detail  string          `json:"detail,omitempty"`
-	Line    int             `json:"line,omitempty"`
-	Column  int             `json:"column,omitempty"`
-}
-
-func checkBody(body []byte, command string) checkResult {
-	result := checkResult{OK: true, Command: command}
-	_, result.Known = callback.Lookup(command)
-	if command != "" {
-		result.Class = callback.ClassOf(command)
+func (c *checker) print(r checkResult) error {
+	if c.asJSON {
+		return json.NewEncoder(c.out).Encode(r)
 	}
-	_, err := callback.Inspect(body, command)
-	if fault, ok := errors.AsType[*callback.Rejection](err); ok {
-		result.OK = false
-		result.Reason, result.Path, result.Detail = fault.Reason, fault.Path, fault.Detail
-		before := body[:min(fault.Offset, int64(len(body)))]
-		result.Line = bytes.Count(before, []byte("\n")) + 1
-		result.Column = len(before) - bytes.LastIndexByte(before, '\n')
-	}
-	return result
-}
-
-var errRefused = errors.New("the guard would refuse this payload")
-
-func printCheck(w io.Writer, result checkResult, asJSON bool) error {
+	where := ""
 	switch {
-	case asJSON:
-		if err := json.NewEncoder(w).Encode(result); err != nil {
-			return err
-		}
-	case !result.OK:
-		fmt.Fprintf(w, "refused as %s: %s\n  at %s, line %d, column %d\n", result.Reason, result.Detail, orRoot(result.Path), result.Line, result.Column)
-	case result.Command == "":
-		return errors.New("the payload names no CallbackCommand: give the query's with --command")
-	case !result.Known && knownAs(result.Command) != "":
-		return fmt.Errorf("%s is not a known command: did you mean %s?", result.Command, knownAs(result.Command))
-	case !result.Known:
-		fmt.Fprintf(w, "ok: strict JSON; %s is not a known command, so nothing more was checked\n", result.Command)
-	default:
-		fmt.Fprintf(w, "ok: %s (%s)\n", result.Command, result.Class)
+	case r.Line > 0:
+		where = fmt.Sprintf("%s:%d: ", r.File, r.Line)
+	case c.named:
+		where = r.File + ": "
 	}
-	if !result.OK {
-		return errRefused
+	for _, f := range r.Faults {
+		fmt.Fprintf(c.out, "%srefused as %s: %s\n  at %s, line %d, column %d\n",
+			where, f.Reason, f.Detail, orRoot(callback.Printable(f.Path)), f.Line, f.Column)
+	}
+	switch {
+	case r.OK && r.Known:
+		fmt.Fprintf(c.out, "%sok: %s (%s)\n", where, r.Command, r.Class)
+	case r.OK:
+		fmt.Fprintf(c.out, "%sok: strict JSON; %s is not a known command, so that nothing more was checked\n", where, callback.Printable(r.Command))
 	}
 	return nil
-}
-
-// knownAs returns the known command that the name is in another case, if any.
-func knownAs(name string) string {
-	for _, known := range callback.Commands() {
-		if strings.EqualFold(known.Name, name) {
-			return known.Name
-		}
-	}
-	return ""
 }
 
 func orRoot(path string) string {
@@ -134,4 +186,15 @@ func orRoot(path string) string {
 		return "the top"
 	}
 	return path
+}
+
+// outcome returns an error if a payload is bad.
+func (c *checker) outcome() error {
+	switch {
+	case c.refused == 0:
+		return nil
+	case c.checked == 1:
+		return errors.New("the guard would refuse this payload")
+	}
+	return fmt.Errorf("the guard would refuse %d of %d payloads", c.refused, c.checked)
 }

@@ -16,7 +16,7 @@ import (
 
 func commandsCommand() *cobra.Command {
 	var asJSON bool
-	cmd := subcommand("commands [--json]", "Lists the known callback commands", `
+	cmd := Subcommand("commands [--json]", "Lists the known callback commands", `
 Lists every callback command that timguard knows, with its class, its family and
 the codes that forbid it; with --json also the fields of its payload. Commands
 without fields are checked as strict JSON only.`,

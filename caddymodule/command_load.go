@@ -6,11 +6,9 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -49,15 +47,9 @@ type latencies struct {
 }
 
 func (l *load) run(cmd *cobra.Command, s *sender, asJSON bool) error {
-	if l.concurrency < 1 || l.rate < 0 {
-		return errors.New("--concurrency must be at least 1, and --rate not negative")
-	}
 	if _, err := s.target(time.Now()); err != nil {
 		return err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = l.concurrency
-	s.client.Transport = transport
 	result := l.send(cmd.Context(), s, l.progress(cmd.ErrOrStderr()))
 	if err := result.print(cmd.OutOrStdout(), asJSON); err != nil {
 		return err

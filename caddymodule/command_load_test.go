@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // loaded is an endpoint that answers as the function says, given which call it
@@ -45,7 +46,7 @@ func newLoaded(t *testing.T, answer func(n int64, w http.ResponseWriter)) *loade
 
 func ok(_ int64, w http.ResponseWriter) {
 	time.Sleep(2 * time.Millisecond)
-	_, _ = io.WriteString(w, okJSON)
+	_, _ = io.WriteString(w, guardtest.OKJSON)
 }
 
 func TestSendManySendsAsManyAsAsked(t *testing.T) {
@@ -54,7 +55,7 @@ func TestSendManySendsAsManyAsAsked(t *testing.T) {
 		t.Run(fmt.Sprintf("%d, %d at a time", tt.count, tt.concurrency), func(t *testing.T) {
 			t.Parallel()
 			l := newLoaded(t, ok)
-			output, err := run(t, sendCommand(), "", l.url, "--token", testToken, "--json",
+			output, err := run(t, sendCommand(), "", l.url, "--token", guardtest.Token, "--json",
 				"--count", fmt.Sprint(tt.count), "--concurrency", fmt.Sprint(tt.concurrency))
 			if err != nil {
 				t.Fatal(err, output)
@@ -140,7 +141,7 @@ func TestSendManyFailsUnlessEveryAnswerIsOK(t *testing.T) {
 			} else if name != "nobody listens" {
 				url = "example.com"
 			}
-			output, err := run(t, sendCommand(), "", append([]string{url, "--token", testToken, "--count", "10", "--concurrency", "2"}, tt.args...)...)
+			output, err := run(t, sendCommand(), "", append([]string{url, "--token", guardtest.Token, "--count", "10", "--concurrency", "2"}, tt.args...)...)
 			if err == nil {
 				t.Fatalf("no error; output %s", output)
 			}
@@ -150,7 +151,7 @@ func TestSendManyFailsUnlessEveryAnswerIsOK(t *testing.T) {
 					t.Errorf("output %q, want %q in it", text, want)
 				}
 			}
-			for _, secret := range []string{testToken, "Sign=", "RequestTime"} {
+			for _, secret := range []string{guardtest.Token, "Sign=", "RequestTime"} {
 				if strings.Contains(text, secret) {
 					t.Errorf("output %q, which holds %s", text, secret)
 				}
@@ -161,9 +162,9 @@ func TestSendManyFailsUnlessEveryAnswerIsOK(t *testing.T) {
 
 func TestSendCanSendEveryCommand(t *testing.T) {
 	t.Parallel()
-	s := serve(t, guard("on * forward"), func(w http.ResponseWriter, _ *http.Request) error { return write(w, okJSON) })
+	s := serve(t, guardtest.Guard("on * forward"), func(w http.ResponseWriter, _ *http.Request) error { return write(w, guardtest.OKJSON) })
 	for _, c := range callback.Commands() {
-		if output, err := run(t, sendCommand(), "", "http://"+s.address, "--app", testApp, "--token", testToken, "--command", c.Name); err != nil {
+		if output, err := run(t, sendCommand(), "", "http://"+s.address, "--app", guardtest.App, "--token", guardtest.Token, "--command", c.Name); err != nil {
 			t.Errorf("%s: %v: %s", c.Name, err, output)
 		}
 	}

@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,7 +32,8 @@ type sender struct {
 	app     string
 	token   string
 	command string
-	body    []byte // a sample of the command if nil
+	body    []byte        // a sample of the command if nil
+	age     time.Duration // of RequestTime
 	client  http.Client
 	began   time.Time
 	sent    atomic.Int64
@@ -40,9 +42,9 @@ type sender struct {
 func sendCommand() *cobra.Command {
 	var s sender
 	var bodyFile string
-	var asJSON bool
+	var asJSON, insecure bool
 	var l load
-	cmd := subcommand("send URL [--app <sdk_app_id>] [--token <token>] [--command <command>] [--body FILE|-] [--count <n>] [--concurrency <n>] [--rate <n>] [--timeout <duration>] [--json]",
+	cmd := Subcommand("send URL [--app <sdk_app_id>] [--token <token>] [--command <command>] [--body FILE|-] [--count <n>] [--concurrency <n>] [--rate <n>] [--age <duration>] [--timeout <duration>] [--insecure] [--json]",
 		"Sends signed callbacks to a URL", `
 Sends a callback to a URL as Tencent does, signed if there is a token, and
 prints the answer. With --count it sends many, shows its progress on a terminal,
@@ -55,14 +57,18 @@ which keeps it out of the process list.`,
 			if s.token, err = caddy.NewReplacer().ReplaceOrErr(s.token, true, true); err != nil {
 				return fmt.Errorf("--token: %w", err)
 			}
-			if bodyFile != "" {
-				if s.body, err = readFileOrStdin(cmd, bodyFile); err != nil {
-					return err
-				}
+			if bodyFile == "" {
+				err = checkKnown(s.command)
+			} else {
+				s.body, err = readFileOrStdin(cmd, bodyFile)
 			}
-			if l.count < 1 {
-				return errors.New("--count must be at least 1")
+			if err != nil {
+				return err
 			}
+			if l.count < 1 || l.concurrency < 1 || l.rate < 0 {
+				return errors.New("--count and --concurrency must be at least 1, and --rate not negative")
+			}
+			s.client.Transport = transport(l.concurrency, insecure)
 			if l.count > 1 {
 				return l.run(cmd, &s, asJSON)
 			}
@@ -78,8 +84,20 @@ which keeps it out of the process list.`,
 	flags.IntVar(&l.count, "count", 1, "how many to send")
 	flags.IntVar(&l.concurrency, "concurrency", 1, "how many to send at a time")
 	flags.Float64Var(&l.rate, "rate", 0, "how many to send per second at most (default: no limit)")
+	flags.DurationVar(&s.age, "age", 0, "how long ago RequestTime is; negative for the future")
+	flags.BoolVar(&insecure, "insecure", false, "accept any certificate of the server")
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
+}
+
+// transport returns one with room for as many connections as are used at a time.
+func transport(connections int, insecure bool) *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = connections
+	if insecure {
+		t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // what --insecure asks for
+	}
+	return t
 }
 
 // target returns the URL with the parameters that Tencent adds, sorted as on
@@ -96,7 +114,7 @@ func (s *sender) target(now time.Time) (string, error) {
 	q.Set("ClientIP", "127.0.0.1")
 	q.Set("OptPlatform", "RESTAPI")
 	if s.token != "" {
-		requestTime := strconv.FormatInt(now.Unix(), 10)
+		requestTime := strconv.FormatInt(now.Add(-s.age).Unix(), 10)
 		q.Set("RequestTime", requestTime)
 		q.Set("Sign", callback.Sign(s.token, requestTime))
 	}

@@ -9,13 +9,18 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"reflect"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // run runs a command with its arguments and standard input, and returns what it
@@ -77,6 +82,138 @@ func TestCheckReadsFiles(t *testing.T) {
 	}
 }
 
+func TestCheckExplainsEveryFaultOfEveryPayload(t *testing.T) {
+	t.Parallel()
+	good := string(callback.Sample(callback.RecallCommand))
+	bad := strings.NewReplacer(`"GroupId":"1213456"`, `"groupid":"1213456"`, `"MsgSeq":130`, `"MsgSeq":0`).Replace(good)
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	one, two := write("one.json", good), write("two.json", bad)
+	lines := write("lines.log", good+"\n\n"+bad+"\n"+good+"\n")
+	broken := write("broken.jsonl", "{\n"+good+"\n")
+	for name, tt := range map[string]struct {
+		args  []string
+		want  []string // what each line begins with
+		error string
+	}{
+		"every fault": {[]string{two}, []string{
+			"refused as payload: the name looks like GroupId", "  at /groupid, line 1, ", "refused as payload: out of range", "  at /MsgSeqList/0/MsgSeq, line 1, ", "refused as payload: the field is missing", "  at /GroupId, line 1, ",
+		}, "this payload"},
+		"several files": {[]string{one, two, one}, []string{
+			one + ": ok: ", two + ": refused", "  at ", two + ": refused", "  at ", two + ": refused", "  at ", one + ": ok: ",
+		}, "1 of 3 payloads"},
+		"a payload on each line": {[]string{lines}, []string{
+			lines + ":1: ok: ", lines + ":3: refused", "  at /groupid, line 3, ", lines + ":3: refused", "  at /MsgSeqList/0/MsgSeq, line 3, ", lines + ":3: refused", "  at /GroupId, line 3, ", lines + ":4: ok: ",
+		}, "1 of 3 payloads"},
+		"lines, of which the first is broken": {[]string{broken}, []string{broken + ":1: refused as json", "  at the top, line 1", broken + ":2: ok: "}, "1 of 2 payloads"},
+		"good ones":                           {[]string{one, one}, []string{one + ": ok: ", one + ": ok: "}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			output, err := run(t, checkCommand(), "", tt.args...)
+			if (err == nil) != (tt.error == "") || err != nil && !strings.Contains(err.Error(), tt.error) {
+				t.Errorf("error %v, want one with %q", err, tt.error)
+			}
+			got := strings.Split(strings.TrimSpace(output), "\n")
+			if err != nil {
+				got = got[:len(got)-1] // cobra prints the error
+			}
+			matches := len(got) == len(tt.want)
+			for i := range min(len(got), len(tt.want)) {
+				matches = matches && strings.HasPrefix(got[i], tt.want[i])
+			}
+			if !matches {
+				t.Errorf("output\n%s\nwant lines that begin with\n%s", output, strings.Join(tt.want, "\n"))
+			}
+		})
+	}
+}
+
+func TestSamplePrintsAPayloadThatCheckTakes(t *testing.T) {
+	t.Parallel()
+	for _, c := range callback.Commands() {
+		output, err := run(t, sampleCommand(), "", c.Name)
+		if err != nil || output != string(callback.Sample(c.Name))+"\n" {
+			t.Errorf("%s: %q, %v", c.Name, output, err)
+		}
+		if result, err := run(t, checkCommand(), output, "--command", c.Name, "-"); err != nil {
+			t.Errorf("%s: %s, %v", c.Name, result, err)
+		}
+	}
+	for name, want := range map[string]string{"Group.CallbackAfterRecalMsg": "did you mean Group.CallbackAfterRecallMsg?", "Future.CallbackAfterAnything": "not a known command"} {
+		if _, err := run(t, sampleCommand(), "", name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %q", name, err, want)
+		}
+	}
+}
+
+func TestSendKnowsItsCommand(t *testing.T) {
+	t.Parallel()
+	url, _ := endpoint(t, 200, guardtest.OKJSON)
+	if _, err := run(t, sendCommand(), "", url, "--command", "Group.CallbackAfterRecalMsg"); err == nil || !strings.Contains(err.Error(), "did you mean") {
+		t.Errorf("error %v of a slip", err)
+	}
+	if _, err := run(t, sendCommand(), `{"CallbackCommand":"Future.X"}`, url, "--command", "Future.X", "--body", "-"); err != nil {
+		t.Errorf("a new command with a body of its own: %v", err)
+	}
+}
+
+func TestSendMakesAnOldRequestTime(t *testing.T) {
+	t.Parallel()
+	for age, want := range map[string]time.Duration{"90s": 90 * time.Second, "-10m": -10 * time.Minute} {
+		url, last := endpoint(t, 200, guardtest.OKJSON)
+		if _, err := run(t, sendCommand(), "", url, "--token", guardtest.Token, "--age", age); err != nil {
+			t.Fatal(err)
+		}
+		seconds, _ := strconv.ParseInt(last().RequestTime, 10, 64)
+		if off := time.Since(time.Unix(seconds, 0)) - want; off < -2*time.Second || off > 5*time.Second {
+			t.Errorf("--age %s: RequestTime is %s off", age, off)
+		}
+		if q := last(); q.Sign != callback.Sign(guardtest.Token, q.RequestTime) {
+			t.Errorf("--age %s: the Sign is not of its RequestTime", age)
+		}
+	}
+}
+
+func TestSendTrustsAnUnknownCertificateOnlyIfToldTo(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, guardtest.OKJSON) }))
+	t.Cleanup(server.Close)
+	if _, err := run(t, sendCommand(), "", server.URL); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("error %v, want one about the certificate", err)
+	}
+	for _, count := range []string{"1", "3"} {
+		if output, err := run(t, sendCommand(), "", server.URL, "--insecure", "--count", count); err != nil {
+			t.Errorf("%v: %s", err, output)
+		}
+	}
+}
+
+// A user types what the help shows.
+func TestHelpShowsTheNameThatTheBinaryWasCalledBy(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{"help": {"send", "--help"}, "usage": {"send"}} {
+		root := &cobra.Command{Use: "caddy"}
+		parent := &cobra.Command{Use: "tim-callback"}
+		parent.AddCommand(sendCommand())
+		showCalledName(parent)
+		root.AddCommand(parent)
+		if name == "usage" {
+			parent.Commands()[0].SilenceUsage = false
+		}
+		output, _ := run(t, root, "", append([]string{"tim-callback"}, args...)...)
+		if want := filepath.Base(os.Args[0]) + " tim-callback send URL"; !strings.Contains(output, want) {
+			t.Errorf("%s: %s\nwant %q in it", name, output, want)
+		}
+	}
+}
+
 func TestCheckPrintsJSON(t *testing.T) {
 	t.Parallel()
 	body := strings.Replace(string(recallBody(t)), "130", "-1", 1)
@@ -93,11 +230,15 @@ func TestCheckPrintsJSON(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatalf("%v: %s", err, out.String())
 	}
-	want := checkResult{
-		Command: callback.RecallCommand, Class: callback.After, Known: true, Reason: callback.ReasonPayload,
-		Path: "/MsgSeqList/0/MsgSeq", Detail: got.Detail, Line: 8, Column: 23,
+	if len(got.Faults) != 1 || got.Faults[0].Detail == "" {
+		t.Fatalf("faults %+v, want one", got.Faults)
 	}
-	if got != want {
+	want := checkResult{
+		File: "-", Command: callback.RecallCommand, Class: callback.After, Known: true, Faults: []checkFault{{
+			Reason: callback.ReasonPayload, Path: "/MsgSeqList/0/MsgSeq", Detail: got.Faults[0].Detail, Line: 8, Column: 23,
+		}},
+	}
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("result %+v\nwant   %+v", got, want)
 	}
 }
@@ -121,13 +262,13 @@ func endpoint(t *testing.T, status int, answer string) (url string, last func() 
 
 func TestSendPostsASignedSample(t *testing.T) {
 	t.Parallel()
-	url, last := endpoint(t, 200, okJSON)
-	output, err := run(t, sendCommand(), "", url+"/callback?own=1", "--app", "42", "--token", testToken)
-	if err != nil || !strings.Contains(output, okJSON) {
+	url, last := endpoint(t, 200, guardtest.OKJSON)
+	output, err := run(t, sendCommand(), "", url+"/callback?own=1", "--app", "42", "--token", guardtest.Token)
+	if err != nil || !strings.Contains(output, guardtest.OKJSON) {
 		t.Errorf("output %q, error %v", output, err)
 	}
 	q := last()
-	if q.SdkAppID != "42" || q.CallbackCommand != callback.RecallCommand || q.Sign != callback.Sign(testToken, q.RequestTime) {
+	if q.SdkAppID != "42" || q.CallbackCommand != callback.RecallCommand || q.Sign != callback.Sign(guardtest.Token, q.RequestTime) {
 		t.Errorf("the endpoint received %+v", q)
 	}
 }
@@ -139,14 +280,14 @@ func TestSendFailsUnlessTheAnswerIsOK(t *testing.T) {
 		answer string
 	}{
 		"FAIL":       {200, `{"ActionStatus":"FAIL","ErrorInfo":"","ErrorCode":1}`},
-		"status":     {403, okJSON},
+		"status":     {403, guardtest.OKJSON},
 		"not JSON":   {200, "OK"},
 		"no content": {204, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url, _ := endpoint(t, tt.status, tt.answer)
-			if output, err := run(t, sendCommand(), "", url, "--token", testToken); err == nil {
+			if output, err := run(t, sendCommand(), "", url, "--token", guardtest.Token); err == nil {
 				t.Errorf("no error; output %q", output)
 			}
 		})
@@ -155,8 +296,8 @@ func TestSendFailsUnlessTheAnswerIsOK(t *testing.T) {
 
 func TestSendPrintsJSON(t *testing.T) {
 	t.Parallel()
-	url, _ := endpoint(t, 200, okJSON)
-	output, err := run(t, sendCommand(), "", url, "--token", testToken, "--json")
+	url, _ := endpoint(t, 200, guardtest.OKJSON)
+	output, err := run(t, sendCommand(), "", url, "--token", guardtest.Token, "--json")
 	var got struct {
 		Status int             `json:"status"`
 		Answer callback.Answer `json:"answer"`
@@ -188,7 +329,7 @@ func TestSendKeepsTheTokenToItself(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			output, err := run(t, sendCommand(), "", append(args, "--token", testToken)...)
+			output, err := run(t, sendCommand(), "", append(args, "--token", guardtest.Token)...)
 			if err == nil && name != "help" {
 				t.Error("no error")
 			}
@@ -196,7 +337,7 @@ func TestSendKeepsTheTokenToItself(t *testing.T) {
 			if err != nil {
 				text += err.Error()
 			}
-			if strings.Contains(text, testToken) || strings.Contains(text, "Sign=") || strings.Contains(text, "RequestTime=") {
+			if strings.Contains(text, guardtest.Token) || strings.Contains(text, "Sign=") || strings.Contains(text, "RequestTime=") {
 				t.Errorf("the output holds a secret: %s", text)
 			}
 		})
@@ -204,22 +345,22 @@ func TestSendKeepsTheTokenToItself(t *testing.T) {
 }
 
 func TestSendTakesTheTokenFromThePlaceOfASecret(t *testing.T) {
-	t.Setenv("TIMGUARD_TEST_TOKEN", testToken)
-	t.Setenv("TIM_CALLBACK_TOKEN", newToken)
-	url, last := endpoint(t, 200, okJSON)
+	t.Setenv("TIMGUARD_TEST_TOKEN", guardtest.Token)
+	t.Setenv("TIM_CALLBACK_TOKEN", guardtest.NewToken)
+	url, last := endpoint(t, 200, guardtest.OKJSON)
 	if _, err := run(t, sendCommand(), "", url, "--token", "{env.TIMGUARD_TEST_TOKEN}"); err != nil {
 		t.Fatal(err)
 	}
-	if q := last(); q.Sign != callback.Sign(testToken, q.RequestTime) {
+	if q := last(); q.Sign != callback.Sign(guardtest.Token, q.RequestTime) {
 		t.Error("the Sign is not made with the token that the placeholder names")
 	}
-	if output, err := run(t, sendCommand(), "", "--help"); err != nil || strings.Contains(output, newToken) {
+	if output, err := run(t, sendCommand(), "", "--help"); err != nil || strings.Contains(output, guardtest.NewToken) {
 		t.Errorf("the help shows the token of the environment, or fails with %v", err)
 	}
 	if _, err := run(t, sendCommand(), "", url); err != nil {
 		t.Fatal(err)
 	}
-	if q := last(); q.Sign != callback.Sign(newToken, q.RequestTime) {
+	if q := last(); q.Sign != callback.Sign(guardtest.NewToken, q.RequestTime) {
 		t.Error("the Sign is not made with the token of the environment")
 	}
 	if _, err := run(t, sendCommand(), "", url, "--token", "{env.TIMGUARD_TEST_UNSET}"); err == nil {

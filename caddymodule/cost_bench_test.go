@@ -48,20 +48,20 @@ const (
 	costToken = "xxxxyyyy"
 	costProxy = `{"handler":"reverse_proxy","upstreams":[{"dial":"%s"}]}`
 	costReply = `{"handler":"static_response","status_code":200,"headers":{"Content-Type":["application/json"]},"body":"{\"ActionStatus\":\"OK\",\"ErrorInfo\":\"\",\"ErrorCode\":0}"}`
-	costGuard = `{"handler":"tim_callback","app":[{"sdk_app_id":"1400000000"%s}],"on":[{"commands":["after"],"action":"%s"}]}`
+	costGuard = `{"handler":"tim_callback","apps":[{"sdk_app_id":"1400000000"%s}],"rules":[{"commands":["after"],"action":"%s"}]}`
 )
 
 func costKinds(backend string) []costKind {
 	proxy := fmt.Sprintf(costProxy, backend)
 	guard := func(tokens, action string) string { return fmt.Sprintf(costGuard, tokens, action) }
-	const tokens = `,"tokens":["` + costToken + `"]`
+	const tokens, open = `,"tokens":["` + costToken + `"]`, `,"unsigned":true`
 	return []costKind{
 		{name: "proxy", handlers: proxy},
-		{name: "guarded", baseline: "proxy", handlers: guard("", "forward") + "," + proxy},
+		{name: "guarded", baseline: "proxy", handlers: guard(open, "forward") + "," + proxy},
 		{name: "guarded+Sign", baseline: "proxy", handlers: guard(tokens, "forward") + "," + proxy},
 		{name: "buffered+Sign", baseline: "proxy", handlers: guard(tokens, "forward") + "," + strings.Replace(proxy, `"upstreams"`, `"request_buffers":1048576,"upstreams"`, 1)},
 		{name: "respond", handlers: costReply},
-		{name: "ack", baseline: "respond", handlers: guard("", "ack")},
+		{name: "ack", baseline: "respond", handlers: guard(open, "ack")},
 		{name: "ack+Sign", baseline: "respond", handlers: guard(tokens, "ack")},
 	}
 }

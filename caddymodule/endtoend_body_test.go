@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // atOnce is how soon an answer must come that nothing has to be waited for.
@@ -70,11 +71,11 @@ func TestEndToEndReadsNothingOfARefusedBody(t *testing.T) {
 		reason         callback.Reason
 	}{
 		"query":     {goodQuery() + "&Sign=1", sized, 400, "query"},
-		"app":       {query("1", callback.RecallCommand, ""), sized, 403, "app"},
-		"unsigned":  {query(testApp, callback.RecallCommand, ""), sized, 401, "unsigned"},
-		"stale":     {query(testApp, callback.RecallCommand, signed(testToken, time.Now().Add(-time.Hour))), sized, 401, "stale"},
-		"sign":      {query(testApp, callback.RecallCommand, signed("x", time.Now())), sized, 401, "sign"},
-		"chunked":   {query(testApp, callback.RecallCommand, signed("x", time.Now())), "Transfer-Encoding: chunked\r\n", 401, "sign"},
+		"app":       {guardtest.Query("1", callback.RecallCommand, ""), sized, 403, "app"},
+		"unsigned":  {guardtest.Query(guardtest.App, callback.RecallCommand, ""), sized, 401, "unsigned"},
+		"stale":     {guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, time.Now().Add(-time.Hour))), sized, 401, "stale"},
+		"sign":      {guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", time.Now())), sized, 401, "sign"},
+		"chunked":   {guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", time.Now())), "Transfer-Encoding: chunked\r\n", 401, "sign"},
 		"oversized": {goodQuery(), "Content-Length: 5000\r\n", 413, "too_large"},
 		"encoding":  {goodQuery(), sized + "Content-Encoding: gzip\r\n", 415, "encoding"},
 	}
@@ -234,7 +235,7 @@ func closing(t *testing.T) (address string, answered func() int) {
 					return
 				}
 				n, _ := io.Copy(io.Discard, req.Body)
-				_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(okJSON), okJSON)
+				_, _ = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(guardtest.OKJSON), guardtest.OKJSON)
 				done <- int(n)
 				if req, err = http.ReadRequest(r); err == nil {
 					_, _ = io.Copy(io.Discard, req.Body)
@@ -255,7 +256,7 @@ func closing(t *testing.T) (address string, answered func() int) {
 func TestEndToEndSendsAgainOverAFreshConnection(t *testing.T) {
 	address, answered := closing(t)
 	// A POST is sent again only if it says that it may be.
-	site{body: guard() + "\nreverse_proxy " + address + " {\n header_up Idempotency-Key 1\n }"}.start(t)
+	site{body: guardtest.Guard() + "\nreverse_proxy " + address + " {\n header_up Idempotency-Key 1\n }"}.start(t)
 	p := protocols(t)[0]
 	for _, chunked := range []bool{false, true, false} {
 		p.send(t, request{query: goodQuery(), body: recallBody(t), chunked: chunked}).wantOK(t)

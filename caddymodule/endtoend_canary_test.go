@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // queryFilter is the log filter of Caddyfile.example, taken from there.
@@ -54,7 +55,7 @@ func canaries(t *testing.T, at time.Time) map[string]request {
 		return fmt.Appendf(nil, `{"CallbackCommand":"Group.CallbackAfterRecallMsg","Operator_Account":"%[1]sop","Type":"%[1]stype","GroupId":"%[1]sgroup",`+
 			`"MsgSeqList":[{"MsgSeq":1,"MsgId":"%[2]smsg"}],"MsgBody":[{"MsgType":"TIMTextElem","MsgContent":{"Text":"%[2]stext"}}]}`, envelope, inside)
 	}
-	good := query(testApp, callback.RecallCommand, signed(testToken, at))
+	good := guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, at))
 	sample := payload(envelopeMark, payloadMark)
 	refused := payload(refusedMark, refusedMark)
 	edited := func(old, replacement string) request {
@@ -63,16 +64,16 @@ func canaries(t *testing.T, at time.Time) map[string]request {
 	return map[string]request{
 		"good":              {query: good, body: sample},
 		"good chunked":      {query: good, body: sample, chunked: true},
-		"good, new token":   {query: query(testApp, callback.RecallCommand, signed(newToken, at)), body: sample},
+		"good, new token":   {query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.NewToken, at)), body: sample},
 		"method":            {method: "PUT", query: good, body: refused},
 		"query":             {query: good + "&sign=x", body: refused},
-		"query, twice":      {query: good + "&" + signed(newToken, at), body: refused},
-		"app":               {query: strings.Replace(good, testApp, "77", 1), body: refused},
+		"query, twice":      {query: good + "&" + guardtest.Signed(guardtest.NewToken, at), body: refused},
+		"app":               {query: strings.Replace(good, guardtest.App, "77", 1), body: refused},
 		"command":           {query: strings.Replace(good, "Recall", "Other", 1), body: refused},
-		"unsigned":          {query: query(testApp, callback.RecallCommand, "Sign="+callback.Sign(testToken, strconv.FormatInt(at.Unix(), 10))), body: refused},
-		"stale":             {query: query(testApp, callback.RecallCommand, signed(testToken, at.Add(-time.Hour))), body: refused},
-		"sign":              {query: query(testApp, callback.RecallCommand, signed(testToken+"x", at)), body: refused},
-		"sign is the token": {query: query(testApp, callback.RecallCommand, "RequestTime="+strconv.FormatInt(at.Unix(), 10)+"&Sign="+testToken), body: refused},
+		"unsigned":          {query: guardtest.Query(guardtest.App, callback.RecallCommand, "Sign="+callback.Sign(guardtest.Token, strconv.FormatInt(at.Unix(), 10))), body: refused},
+		"stale":             {query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, at.Add(-time.Hour))), body: refused},
+		"sign":              {query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token+"x", at)), body: refused},
+		"sign is the token": {query: guardtest.Query(guardtest.App, callback.RecallCommand, "RequestTime="+strconv.FormatInt(at.Unix(), 10)+"&Sign="+guardtest.Token), body: refused},
 		"encoding":          {query: good, body: refused, header: http.Header{"Content-Encoding": {"br"}}},
 		"too large":         {query: good, body: bytes.Repeat(refused, 20)},
 		"json":              edited(`"MsgSeqList"`, `MsgSeqList`),
@@ -93,7 +94,7 @@ func TestEndToEndKeepsSecretsToItself(t *testing.T) {
 	b := newBackend(t)
 	at := time.Now().Add(-30 * time.Second) // so that no time stamp of the log is the RequestTime
 	var secrets []string
-	for _, token := range []string{testToken, newToken, testToken + "x"} {
+	for _, token := range []string{guardtest.Token, guardtest.NewToken, guardtest.Token + "x"} {
 		for _, time := range []time.Time{at, at.Add(-time.Hour)} {
 			requestTime := strconv.FormatInt(time.Unix(), 10)
 			sign := callback.Sign(token, requestTime)
@@ -105,7 +106,7 @@ func TestEndToEndKeepsSecretsToItself(t *testing.T) {
 	for _, more := range []string{"", "mode report", "rejections handle_errors", "strip_auth", "on Group.CallbackAfterRecallMsg ack"} {
 		t.Run(strings.ReplaceAll("with "+more, " ", "_"), func(t *testing.T) {
 			s := guarded(b, "max_body 2KiB", more)
-			s.body = "log\n" + strings.Replace(s.body, testToken, testToken+" "+newToken, 1) + "\nhandle_errors {\n respond \"{err.message} {http.tim_callback.path}\"\n}"
+			s.body = "log\n" + strings.Replace(s.body, guardtest.Token, guardtest.Token+" "+guardtest.NewToken, 1) + "\nhandle_errors {\n respond \"{err.message} {http.tim_callback.path}\"\n}"
 			s.servers, s.log = "trace", queryFilter(t)
 			file := s.start(t)
 			for name, q := range canaries(t, at) {
@@ -114,7 +115,7 @@ func TestEndToEndKeepsSecretsToItself(t *testing.T) {
 					wantWithout(t, "the answer to "+name+" by "+p.name, fmt.Sprint(answer.header, string(answer.body)), append(slices.Clone(secrets), envelopeMark))
 				}
 			}
-			sendTruncated(t, query(testApp, callback.RecallCommand, signed(testToken, at)))
+			sendTruncated(t, guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, at)))
 			protocols(t)[0].send(t, request{path: "/last", query: "x=1"})
 			logLines(t, file, func(line map[string]any) bool {
 				r, _ := line["request"].(map[string]any)

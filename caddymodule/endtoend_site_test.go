@@ -5,6 +5,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"fmt"
 	"maps"
 	"net/http"
 	"os"
@@ -17,13 +18,14 @@ import (
 	"github.com/caddyserver/caddy/v2/caddytest"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 func TestEndToEndStripsAuthFromTheQuery(t *testing.T) {
 	b := newBackend(t)
 	guarded(b, "strip_auth").start(t)
-	requestTime, sign, _ := strings.Cut(signed(testToken, time.Now()), "&")
-	rest := "CallbackCommand=" + callback.RecallCommand + "&&Region=%41%2fb+c&SdkAppid=" + testApp + "&empty=&x"
+	requestTime, sign, _ := strings.Cut(guardtest.Signed(guardtest.Token, time.Now()), "&")
+	rest := "CallbackCommand=" + callback.RecallCommand + "&&Region=%41%2fb+c&SdkAppid=" + guardtest.App + "&empty=&x"
 	for _, p := range protocols(t) {
 		for name, q := range map[string]string{
 			"at the end":       rest + "&" + requestTime + "&" + sign,
@@ -61,8 +63,8 @@ handle_errors {
 		header, values string
 	}{
 		"GET":       {request{method: "GET", query: goodQuery()}, 405, "method", "", "Allow", "POST"},
-		"app":       {request{query: query("1", callback.RecallCommand, "")}, 403, "app", "SdkAppid", "", ""},
-		"sign":      {request{query: query(testApp, callback.RecallCommand, signed("x", time.Now())), body: recallBody(t)}, 401, "sign", "Sign", "", ""},
+		"app":       {request{query: guardtest.Query("1", callback.RecallCommand, "")}, 403, "app", "SdkAppid", "", ""},
+		"sign":      {request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", time.Now())), body: recallBody(t)}, 401, "sign", "Sign", "", ""},
 		"gzip":      {request{query: goodQuery(), body: recallBody(t), header: http.Header{"Content-Encoding": {"gzip"}}}, 415, "encoding", "", "Accept-Encoding", "identity"},
 		"too large": {request{query: goodQuery(), body: bytes.Repeat([]byte("x"), 2000)}, 413, "too_large", "", "", ""},
 		"payload":   {request{query: goodQuery(), body: bytes.Replace(recallBody(t), []byte("130"), []byte("0"), 1)}, 400, "payload", "/MsgSeqList/0/MsgSeq", "", ""},
@@ -99,14 +101,14 @@ func TestEndToEndStandsAnywhereInASite(t *testing.T) {
 	b := newBackend(t)
 	proxy := "reverse_proxy " + b.address()
 	for name, tt := range map[string]struct{ body, path, uri string }{
-		"handle_path":       {"handle_path /im/* {\n" + guard() + "\n" + proxy + "\n}", "/im/callback", "/callback"},
-		"handle":            {"handle /im/* {\n" + guard() + "\n" + proxy + "\n}", "/im/callback", "/im/callback"},
-		"route":             {"route {\n" + guard() + "\n" + proxy + "\n}", "/callback", "/callback"},
-		"rewrite after it":  {guard() + "\nrewrite /callback /inner\n" + proxy, "/callback", "/inner"},
-		"rewrite before it": {"rewrite /callback /inner\n" + guard() + "\n" + proxy, "/callback", "/inner"},
-		"path matcher":      {strings.Replace(guard(), "tim_callback", "tim_callback /callback", 1) + "\n" + proxy, "/callback", "/callback"},
-		"named matcher":     {"@im path /callback\n" + strings.Replace(guard(), "tim_callback", "tim_callback @im", 1) + "\n" + proxy, "/callback", "/callback"},
-		"rewritten query":   {"uri query +Sign added\n" + guard() + "\n" + proxy, "/callback", ""},
+		"handle_path":       {"handle_path /im/* {\n" + guardtest.Guard() + "\n" + proxy + "\n}", "/im/callback", "/callback"},
+		"handle":            {"handle /im/* {\n" + guardtest.Guard() + "\n" + proxy + "\n}", "/im/callback", "/im/callback"},
+		"route":             {"route {\n" + guardtest.Guard() + "\n" + proxy + "\n}", "/callback", "/callback"},
+		"rewrite after it":  {guardtest.Guard() + "\nrewrite /callback /inner\n" + proxy, "/callback", "/inner"},
+		"rewrite before it": {"rewrite /callback /inner\n" + guardtest.Guard() + "\n" + proxy, "/callback", "/inner"},
+		"path matcher":      {strings.Replace(guardtest.Guard(), "tim_callback", "tim_callback /callback", 1) + "\n" + proxy, "/callback", "/callback"},
+		"named matcher":     {"@im path /callback\n" + strings.Replace(guardtest.Guard(), "tim_callback", "tim_callback @im", 1) + "\n" + proxy, "/callback", "/callback"},
+		"rewritten query":   {"uri query +Sign added\n" + guardtest.Guard() + "\n" + proxy, "/callback", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			site{body: tt.body}.start(t)
@@ -117,7 +119,7 @@ func TestEndToEndStandsAnywhereInASite(t *testing.T) {
 			if q.path = tt.uri; q.path != "" {
 				wantSame(t, got, q)
 			}
-			q.path, q.query = tt.path, query(testApp, callback.RecallCommand, signed("x", time.Now()))
+			q.path, q.query = tt.path, guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", time.Now()))
 			p.send(t, q).wantRefused(t, http.StatusUnauthorized, callback.ReasonSign)
 			b.takeNone(t)
 		})
@@ -126,7 +128,7 @@ func TestEndToEndStandsAnywhereInASite(t *testing.T) {
 
 func TestEndToEndLeavesOtherRequestsToOthers(t *testing.T) {
 	b := newBackend(t)
-	site{body: strings.Replace(guard(), "tim_callback", "tim_callback /callback", 1) + "\nreverse_proxy " + b.address()}.start(t)
+	site{body: strings.Replace(guardtest.Guard(), "tim_callback", "tim_callback /callback", 1) + "\nreverse_proxy " + b.address()}.start(t)
 	p := protocols(t)[0]
 	q := request{method: "GET", path: "/other", query: "x"}
 	p.send(t, q).wantOK(t)
@@ -139,7 +141,7 @@ func TestEndToEndSetsPlaceholders(t *testing.T) {
 	for _, name := range valueNames {
 		up.WriteString("header_up X-Tim-" + strings.ReplaceAll(name, "_", "-") + " \"<{http.tim_callback." + name + "}>\"\n")
 	}
-	site{body: "header >X-Group {http.tim_callback.group_id}\n" + guard() + "\nreverse_proxy " + b.address() + " {\n" + up.String() + "}"}.start(t)
+	site{body: "header >X-Group {http.tim_callback.group_id}\n" + guardtest.Guard() + "\nreverse_proxy " + b.address() + " {\n" + up.String() + "}"}.start(t)
 	body := bytes.Replace(recallBody(t), []byte(`130`), []byte(`130},{"MsgSeq":4294967295`), 1)
 	for _, p := range protocols(t) {
 		t.Run(p.name, func(t *testing.T) {
@@ -150,7 +152,7 @@ func TestEndToEndSetsPlaceholders(t *testing.T) {
 			}
 			got := b.takeOne(t).Header
 			for name, want := range map[string]string{
-				"sdk_app_id": testApp, "command": callback.RecallCommand, "class": "after", "group_id": "1213456",
+				"sdk_app_id": guardtest.App, "command": callback.RecallCommand, "class": "after", "group_id": "1213456",
 				"topic_id": "@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic", "operator": "admin", "group_type": "Community",
 				"event_time": "1670574414123", "msg_seqs": "130,4294967295", "opt_platform": "RESTAPI", "client_ip": "203.0.113.7",
 				"action": "forward", "reason": "", "path": "",
@@ -170,7 +172,7 @@ func TestEndToEndWritesLogs(t *testing.T) {
 	file := s.start(t)
 	p := protocols(t)[0]
 	p.send(t, request{path: "/good", query: goodQuery(), body: recallBody(t)}).wantOK(t)
-	p.send(t, request{path: "/forged", query: query(testApp, callback.RecallCommand, signed("x", time.Now())), body: recallBody(t)})
+	p.send(t, request{path: "/forged", query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", time.Now())), body: recallBody(t)})
 	p.send(t, request{path: "/payload", query: goodQuery(), body: []byte(`{"CallbackCommand":1}`)})
 
 	access := func(path string) map[string]any {
@@ -188,10 +190,10 @@ func TestEndToEndWritesLogs(t *testing.T) {
 	}
 	for path, want := range map[string]map[string]string{
 		"/good": {
-			"sdk_app_id": testApp, "command": callback.RecallCommand, "class": "after", "group_id": "1213456", "operator": "admin",
+			"sdk_app_id": guardtest.App, "command": callback.RecallCommand, "class": "after", "group_id": "1213456", "operator": "admin",
 			"msg_seqs": "130", "event_time": "1670574414123", "action": "forward", "client_ip": "203.0.113.7", "group_type": "Community",
 		},
-		"/forged":  {"sdk_app_id": testApp, "action": "reject", "reason": "sign", "path": "Sign"},
+		"/forged":  {"sdk_app_id": guardtest.App, "action": "reject", "reason": "sign", "path": "Sign"},
 		"/payload": {"action": "reject", "reason": "payload", "path": "/CallbackCommand"},
 	} {
 		object := access(path)
@@ -208,7 +210,7 @@ func TestEndToEndWritesLogs(t *testing.T) {
 				continue
 			}
 			n++
-			if line["level"] != level || line["guard"] != "front" || line["sdk_app_id"] != testApp || line["remote_ip"] == "" {
+			if line["level"] != level || line["guard"] != "front" || line["sdk_app_id"] != guardtest.App || line["remote_ip"] == "" {
 				t.Errorf("%s: the log says %v, want level %s, the guard, the app and the remote_ip", reason, line, level)
 			}
 		}
@@ -220,20 +222,23 @@ func TestEndToEndWritesLogs(t *testing.T) {
 
 func TestEndToEndWarnsOnceOfWhatIsOpen(t *testing.T) {
 	b := newBackend(t)
-	file := site{body: "tim_callback {\n app 1\n app 2 " + testToken + "\n on Group.CallbackAfterRecallMsg No.SuchCommand New.* forward\n}\nreverse_proxy " + b.address()}.start(t)
+	file := site{body: "tim_callback {\n app 1 unsigned\n app 3 unsigned\n app 2 " + guardtest.Token + "\n on Group.CallbackAfterRecallMsg No.SuchCommand New.* forward\n}\nreverse_proxy " + b.address()}.start(t)
 	warnings := make(map[string]int)
 	for _, line := range logLines(t, file, func(line map[string]any) bool { return line["level"] == "warn" }) {
 		if line["level"] != "warn" || line["logger"] != "http.handlers.tim_callback" {
 			continue
 		}
-		if id, ok := line["sdk_app_id"].(string); ok {
-			warnings["app "+id]++
+		if ids, ok := line["sdk_app_ids"].([]any); ok {
+			warnings[fmt.Sprint("apps ", ids)]++
+		}
+		if commands, ok := line["commands"].([]any); ok {
+			warnings[fmt.Sprint(len(commands), " before-callbacks")]++
 		}
 		if command, ok := line["command"].(string); ok {
 			warnings["command "+command]++
 		}
 	}
-	want := map[string]int{"app 1": 1, "command No.SuchCommand": 1, "command New.*": 1}
+	want := map[string]int{"apps [1 3]": 1, "11 before-callbacks": 1, "command No.SuchCommand": 1, "command New.*": 1}
 	if !maps.Equal(warnings, want) {
 		t.Errorf("warnings %v, want %v", warnings, want)
 	}
@@ -248,7 +253,7 @@ func TestEndToEndDoesNotLoadWithoutItsSecrets(t *testing.T) {
 	logFile := filepath.Join(t.TempDir(), "log.json")
 	for _, token := range []string{"{env.TIMGUARD_TEST_UNSET}", "{env.TIMGUARD_TEST_EMPTY}", "{file./nonexistent}", "{file." + empty + "}", "{no.such.placeholder}"} {
 		t.Run(token, func(t *testing.T) {
-			s := site{body: "tim_callback {\n app " + testApp + " " + testToken + " " + token + "\n}"}
+			s := site{body: "tim_callback {\n app " + guardtest.App + " " + guardtest.Token + " " + token + "\n}"}
 			http.DefaultClient.CloseIdleConnections()
 			caddytest.AssertLoadError(t, s.caddyfile(logFile), "caddyfile", "token 2")
 		})
@@ -256,15 +261,15 @@ func TestEndToEndDoesNotLoadWithoutItsSecrets(t *testing.T) {
 }
 
 func TestEndToEndTakesSecretsFromTheEnvironmentAndFiles(t *testing.T) {
-	t.Setenv("TIMGUARD_TEST_TOKEN", testToken)
+	t.Setenv("TIMGUARD_TEST_TOKEN", guardtest.Token)
 	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte(newToken+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(guardtest.NewToken+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	b := newBackend(t)
-	site{body: "tim_callback {\n app " + testApp + " {env.TIMGUARD_TEST_TOKEN} {file." + file + "}\n}\nreverse_proxy " + b.address()}.start(t)
-	for _, token := range []string{testToken, newToken} {
-		protocols(t)[0].send(t, request{query: query(testApp, callback.RecallCommand, signed(token, time.Now())), body: recallBody(t)}).wantOK(t)
+	site{body: "tim_callback {\n app " + guardtest.App + " {env.TIMGUARD_TEST_TOKEN} {file." + file + "}\n}\nreverse_proxy " + b.address()}.start(t)
+	for _, token := range []string{guardtest.Token, guardtest.NewToken} {
+		protocols(t)[0].send(t, request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(token, time.Now())), body: recallBody(t)}).wantOK(t)
 		b.takeOne(t)
 	}
 }

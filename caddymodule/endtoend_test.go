@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 func TestEndToEndForwardsByteForByte(t *testing.T) {
@@ -61,11 +62,11 @@ func TestEndToEndRefuses(t *testing.T) {
 	now := time.Now()
 	good := goodQuery()
 	with := func(app, command, auth string) request {
-		return request{query: query(app, command, auth), body: sample}
+		return request{query: guardtest.Query(app, command, auth), body: sample}
 	}
 	payload := func(body string) request { return request{query: good, body: []byte(body)} }
 	large := bytes.Repeat([]byte(" "), 2000)
-	extended := strings.Replace(signed(testToken, now), "&", "%80%00%00%00%00%00%00%b81&", 1)
+	extended := strings.Replace(guardtest.Signed(guardtest.Token, now), "&", "%80%00%00%00%00%00%00%b81&", 1)
 
 	tests := []struct {
 		name    string
@@ -77,26 +78,26 @@ func TestEndToEndRefuses(t *testing.T) {
 	}{
 		{"GET", request{method: "GET", query: good}, 405, "method", "Allow", "POST"},
 		{"PUT", request{method: "PUT", query: good, body: sample}, 405, "method", "Allow", "POST"},
-		{"app twice", request{query: good + "&SdkAppid=" + testApp, body: sample}, 400, "query", "", ""},
-		{"app in another case", request{query: good + "&sdkappid=" + testApp, body: sample}, 400, "query", "", ""},
-		{"app in brackets", request{query: good + "&SdkAppid[]=" + testApp, body: sample}, 400, "query", "", ""},
-		{"app twice, escaped", request{query: good + "&SdkAppi%64=" + testApp, body: sample}, 400, "query", "", ""},
+		{"app twice", request{query: good + "&SdkAppid=" + guardtest.App, body: sample}, 400, "query", "", ""},
+		{"app in another case", request{query: good + "&sdkappid=" + guardtest.App, body: sample}, 400, "query", "", ""},
+		{"app in brackets", request{query: good + "&SdkAppid[]=" + guardtest.App, body: sample}, 400, "query", "", ""},
+		{"app twice, escaped", request{query: good + "&SdkAppi%64=" + guardtest.App, body: sample}, 400, "query", "", ""},
 		{"bad escape", request{query: good + "&x=%zz", body: sample}, 400, "query", "", ""},
 		{"semicolon", request{query: good + ";SdkAppid=1", body: sample}, 400, "query", "", ""},
-		{"another app", with("1400000001", callback.RecallCommand, signed(testToken, now)), 403, "app", "", ""},
+		{"another app", with("1400000001", callback.RecallCommand, guardtest.Signed(guardtest.Token, now)), 403, "app", "", ""},
 		{"no app", request{query: strings.Replace(good, "SdkAppid", "Other", 1), body: sample}, 403, "app", "", ""},
 		{"no query", request{body: sample}, 403, "app", "", ""},
 		{"no command", request{query: strings.Replace(good, "CallbackCommand", "Other", 1), body: sample}, 403, "command", "", ""},
-		{"another command", with(testApp, "Group.CallbackAfterGroupDestroyed", signed(testToken, now)), 403, "command", "", ""},
-		{"unsigned", with(testApp, callback.RecallCommand, ""), 401, "unsigned", "", ""},
+		{"another command", with(guardtest.App, "Group.CallbackAfterGroupDestroyed", guardtest.Signed(guardtest.Token, now)), 403, "command", "", ""},
+		{"unsigned", with(guardtest.App, callback.RecallCommand, ""), 401, "unsigned", "", ""},
 		{"no RequestTime", request{query: strings.Replace(good, "RequestTime", "Other", 1), body: sample}, 401, "unsigned", "", ""},
 		{"no Sign", request{query: strings.Replace(good, "Sign", "Other", 1), body: sample}, 401, "unsigned", "", ""},
-		{"too old", with(testApp, callback.RecallCommand, signed(testToken, now.Add(-2*time.Minute))), 401, "stale", "", ""},
-		{"too new", with(testApp, callback.RecallCommand, signed(testToken, now.Add(2*time.Minute))), 401, "stale", "", ""},
-		{"RequestTime of 11 digits", with(testApp, callback.RecallCommand, signed(testToken, time.Unix(now.Unix()*10, 0))), 401, "stale", "", ""},
-		{"RequestTime with a fraction", with(testApp, callback.RecallCommand, strings.Replace(signed(testToken, now), "&", ".0&", 1)), 401, "stale", "", ""},
-		{"length extension", with(testApp, callback.RecallCommand, extended), 400, "query", "", ""},
-		{"forged", with(testApp, callback.RecallCommand, signed("guess", now)), 401, "sign", "", ""},
+		{"too old", with(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, now.Add(-2*time.Minute))), 401, "stale", "", ""},
+		{"too new", with(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, now.Add(2*time.Minute))), 401, "stale", "", ""},
+		{"RequestTime of 11 digits", with(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, time.Unix(now.Unix()*10, 0))), 401, "stale", "", ""},
+		{"RequestTime with a fraction", with(guardtest.App, callback.RecallCommand, strings.Replace(guardtest.Signed(guardtest.Token, now), "&", ".0&", 1)), 401, "stale", "", ""},
+		{"length extension", with(guardtest.App, callback.RecallCommand, extended), 400, "query", "", ""},
+		{"forged", with(guardtest.App, callback.RecallCommand, guardtest.Signed("guess", now)), 401, "sign", "", ""},
 		{"gzip", request{query: good, body: gzipped(t, sample), header: http.Header{"Content-Encoding": {"gzip"}}}, 415, "encoding", "Accept-Encoding", "identity"},
 		{"oversized", request{query: good, body: large}, 413, "too_large", "", ""},
 		{"oversized chunked", request{query: good, body: large, chunked: true}, 413, "too_large", "", ""},
@@ -143,28 +144,28 @@ func gzipped(t *testing.T, data []byte) []byte {
 
 func TestEndToEndAcceptsSignsOfEveryToken(t *testing.T) {
 	b := newBackend(t)
-	site{body: "tim_callback {\n app " + testApp + " " + testToken + " " + newToken + "\n app 1400000001\n}\nreverse_proxy " + b.address()}.start(t)
+	site{body: "tim_callback {\n app " + guardtest.App + " " + guardtest.Token + " " + guardtest.NewToken + "\n app 1400000001 unsigned\n}\nreverse_proxy " + b.address()}.start(t)
 	now := time.Now()
 	p := protocols(t)[0]
 	for name, tt := range map[string]struct {
 		app, auth string
 		reason    callback.Reason // empty if it is good
 	}{
-		"first token":                {testApp, signed(testToken, now), ""},
-		"second token":               {testApp, signed(newToken, now), ""},
-		"upper-case hex":             {testApp, strings.Replace(signed(newToken, now), callback.Sign(newToken, requestTimeOf(now)), strings.ToUpper(callback.Sign(newToken, requestTimeOf(now))), 1), ""},
-		"neither token":              {testApp, signed("third", now), callback.ReasonSign},
-		"unsigned":                   {testApp, "", callback.ReasonUnsigned},
+		"first token":                {guardtest.App, guardtest.Signed(guardtest.Token, now), ""},
+		"second token":               {guardtest.App, guardtest.Signed(guardtest.NewToken, now), ""},
+		"upper-case hex":             {guardtest.App, strings.Replace(guardtest.Signed(guardtest.NewToken, now), callback.Sign(guardtest.NewToken, requestTimeOf(now)), strings.ToUpper(callback.Sign(guardtest.NewToken, requestTimeOf(now))), 1), ""},
+		"neither token":              {guardtest.App, guardtest.Signed("third", now), callback.ReasonSign},
+		"unsigned":                   {guardtest.App, "", callback.ReasonUnsigned},
 		"app without token":          {"1400000001", "", ""},
-		"app without token, signed":  {"1400000001", signed("anything", now), ""},
-		"half a minute off, past":    {testApp, signed(testToken, now.Add(-30*time.Second)), ""},
-		"half a minute off, future":  {testApp, signed(testToken, now.Add(30*time.Second)), ""},
-		"a minute and a half, past":  {testApp, signed(testToken, now.Add(-90*time.Second)), callback.ReasonStale},
-		"a minute and a half, ahead": {testApp, signed(testToken, now.Add(90*time.Second)), callback.ReasonStale},
+		"app without token, signed":  {"1400000001", guardtest.Signed("anything", now), ""},
+		"half a minute off, past":    {guardtest.App, guardtest.Signed(guardtest.Token, now.Add(-30*time.Second)), ""},
+		"half a minute off, future":  {guardtest.App, guardtest.Signed(guardtest.Token, now.Add(30*time.Second)), ""},
+		"a minute and a half, past":  {guardtest.App, guardtest.Signed(guardtest.Token, now.Add(-90*time.Second)), callback.ReasonStale},
+		"a minute and a half, ahead": {guardtest.App, guardtest.Signed(guardtest.Token, now.Add(90*time.Second)), callback.ReasonStale},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range 2 { // the same Sign twice in a second is no replay
-				got := p.send(t, request{query: query(tt.app, callback.RecallCommand, tt.auth), body: recallBody(t)})
+				got := p.send(t, request{query: guardtest.Query(tt.app, callback.RecallCommand, tt.auth), body: recallBody(t)})
 				if tt.reason != "" {
 					got.wantRefused(t, http.StatusUnauthorized, tt.reason)
 					b.takeNone(t)
@@ -178,7 +179,7 @@ func TestEndToEndAcceptsSignsOfEveryToken(t *testing.T) {
 }
 
 func requestTimeOf(at time.Time) string {
-	return strings.TrimPrefix(strings.Split(signed("", at), "&")[0], "RequestTime=")
+	return strings.TrimPrefix(strings.Split(guardtest.Signed("", at), "&")[0], "RequestTime=")
 }
 
 func TestEndToEndReportModeForwardsEverything(t *testing.T) {
@@ -195,10 +196,10 @@ func TestEndToEndReportModeForwardsEverything(t *testing.T) {
 			"good, chunked":               {request{query: good, body: recallBody(t), chunked: true}, ""},
 			"GET":                         {request{method: "GET", query: good}, callback.ReasonMethod},
 			"bad query":                   {request{query: good + "&Sign=1", body: recallBody(t)}, callback.ReasonQuery},
-			"another app":                 {request{query: query("1", callback.RecallCommand, ""), body: recallBody(t)}, callback.ReasonApp},
-			"forged":                      {request{query: query(testApp, callback.RecallCommand, signed("x", time.Now())), body: recallBody(t)}, callback.ReasonSign},
+			"another app":                 {request{query: guardtest.Query("1", callback.RecallCommand, ""), body: recallBody(t)}, callback.ReasonApp},
+			"forged":                      {request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", time.Now())), body: recallBody(t)}, callback.ReasonSign},
 			"forged, chunked": {
-				request{query: query(testApp, callback.RecallCommand, signed("x", time.Now())), body: recallBody(t), chunked: true}, callback.ReasonSign,
+				request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", time.Now())), body: recallBody(t), chunked: true}, callback.ReasonSign,
 			},
 			"another command":        {request{query: strings.Replace(good, "Recall", "Other", 1), body: recallBody(t)}, callback.ReasonCommand},
 			"oversized":              {request{query: good, body: large}, callback.ReasonTooLarge},
@@ -248,7 +249,7 @@ func wantReported(t *testing.T, file, path string, reason callback.Reason) {
 func TestEndToEndAnswersTheConsolesCheck(t *testing.T) {
 	b := newBackend(t)
 	now := time.Now()
-	auth := signed(testToken, now)
+	auth := guardtest.Signed(guardtest.Token, now)
 	good := goodQuery()
 	checks := map[string]request{
 		"braces":                      {query: good, body: []byte("{}")},
@@ -257,10 +258,10 @@ func TestEndToEndAnswersTheConsolesCheck(t *testing.T) {
 		"nothing, chunked":            {query: good, chunked: true},
 		"only Sign and RequestTime":   {query: auth, body: []byte("{}")},
 		"no SdkAppid":                 {query: strings.Replace(good, "SdkAppid", "Other", 1)},
-		"another app":                 {query: query("1400000001", callback.RecallCommand, auth), body: []byte("{}")},
-		"a command that is refused":   {query: query(testApp, "C2C.CallbackAfterSendMsg", auth), body: []byte("{}")},
-		"no command":                  {query: "SdkAppid=" + testApp + "&" + auth, body: []byte("{}")},
-		"a command that is forwarded": {query: query(testApp, "Unknown.Forwarded", auth), body: []byte("{}")},
+		"another app":                 {query: guardtest.Query("1400000001", callback.RecallCommand, auth), body: []byte("{}")},
+		"a command that is refused":   {query: guardtest.Query(guardtest.App, "C2C.CallbackAfterSendMsg", auth), body: []byte("{}")},
+		"no command":                  {query: "SdkAppid=" + guardtest.App + "&" + auth, body: []byte("{}")},
+		"a command that is forwarded": {query: guardtest.Query(guardtest.App, "Unknown.Forwarded", auth), body: []byte("{}")},
 	}
 	t.Run("on", func(t *testing.T) {
 		guarded(b, "on Group.CallbackAfterRecallMsg Unknown.Forwarded forward").start(t)
@@ -278,9 +279,9 @@ func TestEndToEndAnswersTheConsolesCheck(t *testing.T) {
 			status  int
 			reason  callback.Reason
 		}{
-			"unsigned":     {request{query: query(testApp, callback.RecallCommand, ""), body: []byte("{}")}, 401, callback.ReasonUnsigned},
-			"forged":       {request{query: query(testApp, callback.RecallCommand, signed("x", now)), body: []byte("{}")}, 401, callback.ReasonSign},
-			"stale":        {request{query: query(testApp, callback.RecallCommand, signed(testToken, now.Add(-time.Hour)))}, 401, callback.ReasonStale},
+			"unsigned":     {request{query: guardtest.Query(guardtest.App, callback.RecallCommand, ""), body: []byte("{}")}, 401, callback.ReasonUnsigned},
+			"forged":       {request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", now)), body: []byte("{}")}, 401, callback.ReasonSign},
+			"stale":        {request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, now.Add(-time.Hour)))}, 401, callback.ReasonStale},
 			"no auth":      {request{body: []byte("{}")}, 403, callback.ReasonApp},
 			"GET":          {request{method: "GET", query: good}, 405, callback.ReasonMethod},
 			"not blank":    {request{query: auth, body: []byte(`{"a":1}`)}, 403, callback.ReasonApp},
@@ -315,12 +316,12 @@ func TestEndToEndAnswersTheConsolesCheck(t *testing.T) {
 func TestEndToEndAcknowledgesAndRejectsByRule(t *testing.T) {
 	b := newBackend(t)
 	guarded(b, "on X.Forward Y.* forward", "on X.Reject reject", "on X.* ack", "on Group.CallbackAfterRecallMsg ack").start(t)
-	auth := signed(testToken, time.Now())
+	auth := guardtest.Signed(guardtest.Token, time.Now())
 	p := protocols(t)[1]
 	for command, forwarded := range map[string]bool{"X.Forward": true, "Y.Anything": true, "X.Other": false, callback.RecallCommand: false} {
 		t.Run(command, func(t *testing.T) {
 			body := []byte(strings.Replace(string(recallBody(t)), callback.RecallCommand, command, 1))
-			p.send(t, request{query: query(testApp, command, auth), body: body}).wantOK(t)
+			p.send(t, request{query: guardtest.Query(guardtest.App, command, auth), body: body}).wantOK(t)
 			if got := len(b.take()) == 1; got != forwarded {
 				t.Errorf("forwarded: %t, want %t", got, forwarded)
 			}
@@ -328,7 +329,7 @@ func TestEndToEndAcknowledgesAndRejectsByRule(t *testing.T) {
 	}
 	for _, command := range []string{"X.Reject", "Z.Other", "x.forward", "Y"} {
 		t.Run(command, func(t *testing.T) {
-			p.send(t, request{query: query(testApp, command, auth), body: recallBody(t)}).wantRefused(t, 403, callback.ReasonCommand)
+			p.send(t, request{query: guardtest.Query(guardtest.App, command, auth), body: recallBody(t)}).wantRefused(t, 403, callback.ReasonCommand)
 			b.takeNone(t)
 		})
 	}

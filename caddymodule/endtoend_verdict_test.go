@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 const (
@@ -93,34 +94,34 @@ var badBackends = map[string]func(*net.TCPConn){
 	"hangs after the head":       func(c *net.TCPConn) { writes("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n")(c); untilClosed(c) },
 	"hangs in the head":          func(c *net.TCPConn) { writes("HTTP/1.1 200 OK\r\nContent-")(c); untilClosed(c) },
 	"hangs after early hints":    func(c *net.TCPConn) { writes("HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")(c); untilClosed(c) },
-	"hangs before the last byte": func(c *net.TCPConn) { writes(chunkedHead + "31\r\n" + okJSON[:48])(c); untilClosed(c) },
+	"hangs before the last byte": func(c *net.TCPConn) { writes(chunkedHead + "31\r\n" + guardtest.OKJSON[:48])(c); untilClosed(c) },
 	"drips white space for ever": repeats(chunkedHead+"1\r\n{\r\n", "1\r\n \r\n", 10*time.Millisecond),
 	"drips its head for ever":    repeats("HTTP/1.1 200 OK\r\n", "X-A: 1\r\n", 10*time.Millisecond),
 	"drips after a whole object": repeats(chunkedHead+"2\r\n{}\r\n", "1\r\n \r\n", 10*time.Millisecond),
 	"writes without end":         repeats(chunkedHead+"1\r\n{\r\n", "4000\r\n"+strings.Repeat(" ", 0x4000)+"\r\n", 0),
 	"resets in the answer": func(c *net.TCPConn) {
-		writes("HTTP/1.1 200 OK\r\nContent-Length: 49\r\n\r\n" + okJSON[:20])(c)
+		writes("HTTP/1.1 200 OK\r\nContent-Length: 49\r\n\r\n" + guardtest.OKJSON[:20])(c)
 		_ = c.SetLinger(0)
 	},
 	"resets at once":          func(c *net.TCPConn) { _ = c.SetLinger(0) },
 	"closes at once":          func(*net.TCPConn) {},
-	"closes in the answer":    writes("HTTP/1.1 200 OK\r\nContent-Length: 49\r\n\r\n" + okJSON[:20]),
-	"closes in a chunk":       writes(chunkedHead + "31\r\n" + okJSON[:20]),
-	"breaks off after JSON":   writes("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + okJSON),
-	"500":                     writes(wholeAnswer("500 Internal Server Error", "", okJSON)),
+	"closes in the answer":    writes("HTTP/1.1 200 OK\r\nContent-Length: 49\r\n\r\n" + guardtest.OKJSON[:20]),
+	"closes in a chunk":       writes(chunkedHead + "31\r\n" + guardtest.OKJSON[:20]),
+	"breaks off after JSON":   writes("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n" + guardtest.OKJSON),
+	"500":                     writes(wholeAnswer("500 Internal Server Error", "", guardtest.OKJSON)),
 	"502":                     writes(wholeAnswer("502 Bad Gateway", "", "")),
-	"403":                     writes(wholeAnswer("403 Forbidden", "", okJSON)),
-	"redirect":                writes(wholeAnswer("302 Found", "Location: /login\r\n", okJSON)),
-	"created":                 writes(wholeAnswer("201 Created", "", okJSON)),
+	"403":                     writes(wholeAnswer("403 Forbidden", "", guardtest.OKJSON)),
+	"redirect":                writes(wholeAnswer("302 Found", "Location: /login\r\n", guardtest.OKJSON)),
+	"created":                 writes(wholeAnswer("201 Created", "", guardtest.OKJSON)),
 	"no content":              writes("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"),
 	"HTML":                    writes(wholeAnswer("200 OK", "Content-Type: text/html\r\n", "<!DOCTYPE html><title>Login</title>")),
 	"HTML that says JSON":     writes(wholeAnswer("200 OK", "Content-Type: application/json\r\n", "<br />Warning: x")),
 	"empty body":              writes(wholeAnswer("200 OK", "", "")),
-	"JSON array":              writes(wholeAnswer("200 OK", "", "["+okJSON+"]")),
+	"JSON array":              writes(wholeAnswer("200 OK", "", "["+guardtest.OKJSON+"]")),
 	"JSON null":               writes(wholeAnswer("200 OK", "", "null")),
-	"JSON and something more": writes(wholeAnswer("200 OK", "", okJSON+"Warning: x")),
-	"two objects":             writes(wholeAnswer("200 OK", "", okJSON+okJSON)),
-	"a huge answer":           writes(wholeAnswer("200 OK", "", `{"x":"`+strings.Repeat("x", 2*maxAnswer)+`"}`)),
+	"JSON and something more": writes(wholeAnswer("200 OK", "", guardtest.OKJSON+"Warning: x")),
+	"two objects":             writes(wholeAnswer("200 OK", "", guardtest.OKJSON+guardtest.OKJSON)),
+	"a huge answer":           writes(wholeAnswer("200 OK", "", `{"x":"`+strings.Repeat("x", 2*callback.MaxAnswer)+`"}`)),
 	"no HTTP":                 writes("hello\r\n\r\n"),
 	"a bad chunk":             writes(chunkedHead + "zz\r\n"),
 }
@@ -150,24 +151,30 @@ func TestEndToEndVerdictWhateverTheBackendDoes(t *testing.T) {
 func TestEndToEndVerdictWhateverTheNextHandlerDoes(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"panics":                  func(http.ResponseWriter, *http.Request) error { panic("x") },
-		"panics with nothing":     func(http.ResponseWriter, *http.Request) error { panic(errors.New("")) },
-		"aborts":                  func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) },
-		"panics after its answer": func(w http.ResponseWriter, _ *http.Request) error { _, _ = io.WriteString(w, okJSON); panic("x") },
-		"fails":                   func(http.ResponseWriter, *http.Request) error { return errors.New("x") },
+		"panics":              func(http.ResponseWriter, *http.Request) error { panic("x") },
+		"panics with nothing": func(http.ResponseWriter, *http.Request) error { panic(errors.New("")) },
+		"aborts":              func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) },
+		"panics after its answer": func(w http.ResponseWriter, _ *http.Request) error {
+			_, _ = io.WriteString(w, guardtest.OKJSON)
+			panic("x")
+		},
+		"fails": func(http.ResponseWriter, *http.Request) error { return errors.New("x") },
 		"fails after its answer": func(w http.ResponseWriter, _ *http.Request) error {
-			_, _ = io.WriteString(w, okJSON)
+			_, _ = io.WriteString(w, guardtest.OKJSON)
 			return errors.New("x")
 		},
 		"does nothing": func(http.ResponseWriter, *http.Request) error { return nil },
 		"ignores that time is up": func(w http.ResponseWriter, _ *http.Request) error {
 			time.Sleep(4 * testDeadline)
-			return write(w, okJSON)
+			return write(w, guardtest.OKJSON)
 		},
-		"answers when time is up": func(w http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); return write(w, okJSON) },
-		"panics when time is up":  func(_ http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); panic("x") },
+		"answers when time is up": func(w http.ResponseWriter, r *http.Request) error {
+			<-r.Context().Done()
+			return write(w, guardtest.OKJSON)
+		},
+		"panics when time is up": func(_ http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); panic("x") },
 		"answers and does not stop": func(w http.ResponseWriter, r *http.Request) error {
-			_ = write(w, okJSON)
+			_ = write(w, guardtest.OKJSON)
 			<-r.Context().Done()
 			return nil
 		},
@@ -186,7 +193,7 @@ func write(w http.ResponseWriter, text string) error {
 
 // fallbackRules is a guard with every verdict that a fallback can be.
 func fallbackRules(deadline time.Duration) string {
-	return guard(fmt.Sprintf(`on C2C.CallbackBefore* forward {
+	return guardtest.Guard(fmt.Sprintf(`on C2C.CallbackBefore* forward {
 		deadline %[1]s
 		fallback allow
 	}
@@ -214,7 +221,7 @@ func wantFallbacks(t *testing.T, s *guardedServer) {
 		request request
 		want    string
 	}{
-		"allow":           {sampleOf("C2C.CallbackBeforeSendMsg"), okJSON},
+		"allow":           {sampleOf("C2C.CallbackBeforeSendMsg"), guardtest.OKJSON},
 		"forbid":          {sampleOf(beforeSend), `{"ActionStatus":"OK","ErrorInfo":"not \"now\"","ErrorCode":10123}`},
 		"forbid, no code": {sampleOf("Group.CallbackBeforeCreateGroup"), plainForbid},
 		"forbid friends": {friends, `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"ResultItem":[` +
@@ -239,14 +246,14 @@ func wantFallbacks(t *testing.T, s *guardedServer) {
 func TestEndToEndVerdictOfTheBackendIsPassedOn(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
-		"OK":                 okJSON,
+		"OK":                 guardtest.OKJSON,
 		"its own code":       `{"ActionStatus":"OK","ErrorInfo":"\u8bf7 <b>wait</b>","ErrorCode":120001}`,
 		"discard":            `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":2}`,
 		"another message":    `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"MsgBody":[{"MsgType":"TIMTextElem","MsgContent":{"Text":"***"}}]}`,
 		"odd but JSON":       "\r\n {\"ErrorCode\" : 0.0e0,\t\"ErrorCode\":1 ,\"X\":[null]} \n",
 		"FAIL":               `{"ActionStatus":"FAIL","ErrorInfo":"x","ErrorCode":1}`,
 		"nothing to say":     `{}`,
-		"as long as allowed": `{"x":"` + strings.Repeat("x", maxAnswer-8) + `"}`,
+		"as long as allowed": `{"x":"` + strings.Repeat("x", callback.MaxAnswer-8) + `"}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -311,16 +318,16 @@ func TestEndToEndVerdictOfARefusedPayload(t *testing.T) {
 		"on OfficialAccount.CallbackBeforeSendMsg ack",
 	}
 	verdicts := map[string]string{
-		"C2C.CallbackBeforeSendMsg":             okJSON,
+		"C2C.CallbackBeforeSendMsg":             guardtest.OKJSON,
 		beforeSend:                              `{"ActionStatus":"OK","ErrorInfo":"no","ErrorCode":10123}`,
 		"Group.CallbackBeforeCreateGroup":       `{"ActionStatus":"OK","ErrorInfo":"never","ErrorCode":10124}`,
 		"Group.CallbackBeforeApplyJoinGroup":    "",
 		"OfficialAccount.CallbackBeforeSendMsg": "",
 	}
 	var reached atomic.Int64
-	next := func(w http.ResponseWriter, _ *http.Request) error { reached.Add(1); return write(w, okJSON) }
-	verified := serve(t, guard(rules...), next)
-	open := serve(t, strings.Replace(guard(rules...), " "+testToken, "", 1), next)
+	next := func(w http.ResponseWriter, _ *http.Request) error { reached.Add(1); return write(w, guardtest.OKJSON) }
+	verified := serve(t, guardtest.Guard(rules...), next)
+	open := serve(t, strings.Replace(guardtest.Guard(rules...), guardtest.Token, "unsigned", 1), next)
 	t.Cleanup(func() {
 		if n := reached.Load(); n > 0 {
 			t.Errorf("%d refused callbacks reached the next handler", n)
@@ -351,7 +358,7 @@ func TestEndToEndVerdictOfARefusedPayload(t *testing.T) {
 				}
 				got, _ = open.post(t, tt.request)
 				got.wantRefused(t, tt.status, tt.reason)
-				tt.request.query = query(testApp, command, signed("guess", time.Now()))
+				tt.request.query = guardtest.Query(guardtest.App, command, guardtest.Signed("guess", time.Now()))
 				got, _ = verified.post(t, tt.request)
 				got.wantRefused(t, http.StatusUnauthorized, callback.ReasonSign)
 			})
@@ -361,7 +368,7 @@ func TestEndToEndVerdictOfARefusedPayload(t *testing.T) {
 
 func TestEndToEndVerdictOfABrokenFriendRequestNamesItsTargets(t *testing.T) {
 	t.Parallel()
-	s := serve(t, guard("on Sns.CallbackPrev* forward {\n fallback forbid 38002\n}"), nil)
+	s := serve(t, guardtest.Guard("on Sns.CallbackPrev* forward {\n fallback forbid 38002\n}"), nil)
 	body := bytes.Replace(friendRequest("a", "b"), []byte(`"From_Account":"f"`), []byte(`"From_Account":7`), 1)
 	got, _ := s.post(t, request{query: sampleOf(friendAdd).query, body: body})
 	got.wantAnswer(t, `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0,"ResultItem":[`+
@@ -372,13 +379,13 @@ func TestEndToEndVerdictOfABrokenFriendRequestNamesItsTargets(t *testing.T) {
 // of its family.
 func TestEndToEndVerdictForbidsEveryBeforeCommand(t *testing.T) {
 	t.Parallel()
-	s := serve(t, guard("on before forbid", "on after ack"), nil)
+	s := serve(t, guardtest.Guard("on before forbid", "on after ack"), nil)
 	for _, c := range callback.Commands() {
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
 			got, _ := s.post(t, sampleOf(c.Name))
 			if c.Class == callback.After {
-				got.wantAnswer(t, okJSON)
+				got.wantAnswer(t, guardtest.OKJSON)
 				return
 			}
 			var answer callback.Answer
@@ -414,17 +421,17 @@ func TestEndToEndALargeDestroyedGroupPasses(t *testing.T) {
 	}
 	body := fmt.Appendf(nil, `{"CallbackCommand":%q,"GroupId":"@TGS#2J4SZEAEL","Type":"Public","Owner_Account":"leckie","MemberList":[%s{"Member_Account":"last"}]}`, command, &members)
 	var got atomic.Value
-	s := serve(t, guard("on after forward"), func(w http.ResponseWriter, r *http.Request) error {
+	s := serve(t, guardtest.Guard("on after forward"), func(w http.ResponseWriter, r *http.Request) error {
 		data, err := io.ReadAll(r.Body)
 		got.Store(data)
 		if err != nil {
 			return err
 		}
-		return write(w, okJSON)
+		return write(w, guardtest.OKJSON)
 	})
 	for _, chunked := range []bool{false, true} {
 		answer, _ := s.post(t, request{query: sampleOf(command).query, body: body, chunked: chunked})
-		if answer.status != http.StatusOK || string(answer.body) != okJSON {
+		if answer.status != http.StatusOK || string(answer.body) != guardtest.OKJSON {
 			t.Errorf("chunked %t: answer %d %s", chunked, answer.status, answer.body)
 		}
 		if data, _ := got.Swap([]byte(nil)).([]byte); !bytes.Equal(data, body) {
@@ -435,10 +442,10 @@ func TestEndToEndALargeDestroyedGroupPasses(t *testing.T) {
 
 func TestEndToEndVerdictByTheFirstRuleThatNamesTheCommand(t *testing.T) {
 	t.Parallel()
-	s := serve(t, guard("on Group.CallbackBeforeSendMsg ack", "on Group.CallbackBefore* forbid 10100", "on before forward", "on * reject"),
+	s := serve(t, guardtest.Guard("on Group.CallbackBeforeSendMsg ack", "on Group.CallbackBefore* forbid 10100", "on before forward", "on * reject"),
 		func(w http.ResponseWriter, _ *http.Request) error { return write(w, `{"ErrorCode":7}`) })
 	for command, want := range map[string]string{
-		beforeSend:                        okJSON,
+		beforeSend:                        guardtest.OKJSON,
 		"Group.CallbackBeforeCreateGroup": `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":10100}`,
 		"C2C.CallbackBeforeSendMsg":       `{"ErrorCode":7}`,
 	} {
@@ -452,7 +459,7 @@ func TestEndToEndVerdictByTheFirstRuleThatNamesTheCommand(t *testing.T) {
 
 func TestEndToEndVerdictIsTheBackendsInReportMode(t *testing.T) {
 	t.Parallel()
-	s := serve(t, guard("mode report", "on Group.CallbackBeforeSendMsg forward {\n deadline 1ms\n fallback forbid\n}", "on C2C.CallbackBefore* forbid", "on * ack"),
+	s := serve(t, guardtest.Guard("mode report", "on Group.CallbackBeforeSendMsg forward {\n deadline 1ms\n fallback forbid\n}", "on C2C.CallbackBefore* forbid", "on * ack"),
 		func(w http.ResponseWriter, _ *http.Request) error {
 			time.Sleep(20 * time.Millisecond)
 			w.WriteHeader(http.StatusTeapot)
@@ -486,7 +493,7 @@ func TestEndToEndVerdictLeavesTheConnectionUsable(t *testing.T) {
 				if r.URL.Path == "/hang" {
 					tt.hang(r)
 				}
-				return write(w, okJSON)
+				return write(w, guardtest.OKJSON)
 			})
 			q := sampleOf(beforeSend)
 			for range 3 {
@@ -499,7 +506,7 @@ func TestEndToEndVerdictLeavesTheConnectionUsable(t *testing.T) {
 				q.path = "/"
 				start := time.Now()
 				body, reused := s.postTraced(t, q)
-				if took := time.Since(start); string(body) != okJSON || took > slack {
+				if took := time.Since(start); string(body) != guardtest.OKJSON || took > slack {
 					t.Errorf("the next answer is %s after %s, want OK at once", body, took)
 				}
 				if reused != tt.reused {

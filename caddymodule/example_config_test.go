@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddytest"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 func exampleCaddyfile(t *testing.T) []byte {
@@ -76,7 +78,7 @@ func TestExamplesProductionSiteAdapts(t *testing.T) {
 }
 
 func TestEndToEndExampleRuns(t *testing.T) {
-	t.Setenv("TIM_CALLBACK_TOKEN", testToken)
+	t.Setenv("TIM_CALLBACK_TOKEN", guardtest.Token)
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	config := string(exampleCaddyfile(t))
 	config = strings.Replace(config, "\n{\n", "\n{\n\tadmin localhost:2999\n\tgrace_period 1ns\n\tskip_install_trust\n", 1)
@@ -91,13 +93,13 @@ func TestEndToEndExampleRuns(t *testing.T) {
 		if err := caddy.Load([]byte(nothing), false); err != nil {
 			t.Error(err)
 		}
-		for open := true; open; time.Sleep(10 * time.Millisecond) {
-			open = false
-			outboxes.Range(func(any, any) bool { open = true; return false })
+		stacks := make([]byte, 1<<20)
+		for bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("caddymodule/outbox.")) {
+			time.Sleep(10 * time.Millisecond)
 		}
 	})
 	p := protocols(t)[0]
 	p.send(t, request{path: "/callback", query: goodQuery(), body: recallBody(t)}).wantOK(t)
-	p.send(t, request{path: "/callback", query: query(testApp, callback.RecallCommand, signed("x", time.Now())), body: recallBody(t)}).
+	p.send(t, request{path: "/callback", query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", time.Now())), body: recallBody(t)}).
 		wantRefused(t, 401, callback.ReasonSign)
 }

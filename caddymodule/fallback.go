@@ -8,18 +8,86 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// goodbye is how long a handler has to return once its time is up, before the
-// connection is given up with it.
-const goodbye = 10 * time.Millisecond
+// Fallback is what is answered in place of a backend that did not give a valid
+// answer, which is HTTP 200 with a JSON object.
+type Fallback struct {
+	// For before-callbacks `allow` or `forbid`; for after-callbacks `deliver`, which
+	// stores the callback and delivers it in the background.
+	Verdict string `json:"verdict,omitempty"`
+
+	// The ErrorCode of `forbid`, as in a rule.
+	Code int `json:"code,omitempty"`
+
+	// The ErrorInfo of `forbid`, as in a rule.
+	Info string `json:"info,omitempty"`
+}
+
+const (
+	verdictNone   = "none"
+	verdictAllow  = "allow"
+	verdictForbid = "forbid"
+	// verdictDeliver is for after-callbacks, which have no verdict: it is stored.
+	verdictDeliver = "deliver"
+)
+
+// verdicts are what can be written, in the order of the documentation.
+var verdicts = []string{verdictNone, verdictAllow, verdictForbid, verdictDeliver}
+
+func (r *Rule) unmarshalFallback(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	switch {
+	case len(args) == 0 || !slices.Contains(verdicts, args[0]):
+		return d.Errf("fallback %q: want one of %v", strings.Join(args, " "), verdicts)
+	case args[0] == verdictForbid:
+		r.Fallback = &Fallback{Verdict: verdictForbid}
+		return codeAndInfo(d, "fallback forbid", args[1:], &r.Fallback.Code, &r.Fallback.Info)
+	case len(args) > 1:
+		return d.Errf("fallback %s takes no argument, but %q stands after it", args[0], args[1])
+	case args[0] == verdictNone:
+		r.Fallback = nil
+	default:
+		r.Fallback = &Fallback{Verdict: args[0]}
+	}
+	return nil
+}
+
+// checkFallback rejects a rule whose fallback makes no sense for its commands.
+func (r Rule) checkFallback(earlier []Rule) error {
+	f := r.Fallback
+	switch {
+	case r.Deadline < 0:
+		return errors.New("deadline must be positive")
+	case r.Deadline != 0 && f == nil:
+		return errors.New("deadline says when the fallback is answered: write fallback allow, forbid or deliver as well")
+	case f == nil:
+		return nil
+	case f.Verdict == verdictForbid:
+		return r.checkForbid(earlier, "fallback forbid", f.Code)
+	case !slices.Contains(verdicts, f.Verdict):
+		return fmt.Errorf("fallback is %q: want allow, forbid or deliver", f.Verdict)
+	case f.Code != 0 || f.Info != "":
+		return fmt.Errorf("fallback %s takes no code and no info", f.Verdict)
+	case f.Verdict == verdictDeliver:
+		return r.checkAfterOnly(earlier, "fallback deliver")
+	case f.Verdict == verdictAllow:
+		return r.checkBeforeOnly("fallback allow")
+	}
+	return nil
+}
+
+// returnGrace is how long a handler whose time is up may take to return before the
+// connection is closed with the answer.
+const returnGrace = 10 * time.Millisecond
 
 // forwardOrFallback forwards the callback, and answers what the rule's fallback
 // says if the backend does not.
@@ -27,9 +95,9 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 	if c.rule.Fallback.Verdict == verdictDeliver {
 		c.header = r.Header.Clone()
 	}
-	h.tryForward(w, r, next, c, (*heldAnswer).invalid, func(err error) {
+	h.tryForward(w, r, next, c, (*HeldAnswer).checkValid, func(err error) {
 		h.logFallback(c, err)
-		h.verdict(w, r, c)
+		h.fallBack(w, r, c)
 	})
 	return nil
 }
@@ -38,11 +106,11 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 // fault finds none in it. Else it calls answerInstead, at the rule's deadline at
 // the latest, whatever the next handler is doing then.
 func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call,
-	fault func(*heldAnswer) error, answerInstead func(error),
+	fault func(*HeldAnswer) error, answerInstead func(error),
 ) {
 	ctx, cancel := context.WithDeadline(r.Context(), c.start.Add(c.rule.deadline()))
 	defer cancel()
-	answer := &heldAnswer{header: w.Header().Clone()}
+	answer := NewHeldAnswer(w.Header().Clone())
 	done := make(chan struct{})
 	var failed error // of the attempt, once it is done
 	// An answer that is to be looked into must not be compressed.
@@ -84,7 +152,7 @@ func waitBriefly(done <-chan struct{}) bool {
 	select {
 	case <-done:
 		return true
-	case <-time.After(goodbye):
+	case <-time.After(returnGrace):
 		return false
 	}
 }
@@ -122,24 +190,20 @@ func causeOf(err error) error {
 	return err
 }
 
-// verdict answers what the rule's fallback says, and counts it.
-func (h *Handler) verdict(w http.ResponseWriter, r *http.Request, c *call) {
-	f := c.rule.Fallback
-	countFallback(c.query.CallbackCommand, f.Verdict)
-	switch f.Verdict {
+// fallBack answers what the rule's fallback says, and counts it.
+func (h *Handler) fallBack(w http.ResponseWriter, r *http.Request, c *call) {
+	c.verdict = c.rule.Fallback
+	countFallback(c)
+	switch c.verdict.Verdict {
 	case verdictForbid:
-		h.forbid(w, c, f.Code, f.Info)
-		return
+		_ = h.forbid(w, r, nil, c)
 	case verdictDeliver:
 		if err := h.store(r, c); err != nil {
 			h.unavailable(w, c, err)
 			return
 		}
+		fallthrough
+	default:
+		_ = h.ack(w, r, nil, c)
 	}
-	writeAnswer(w, http.StatusOK, okAnswer)
-}
-
-// forbid answers the verdict "forbidden".
-func (h *Handler) forbid(w http.ResponseWriter, c *call, code int, info string) {
-	writeAnswer(w, http.StatusOK, callback.Forbid(c.query.CallbackCommand, c.body.bytes, code, info).JSON())
 }

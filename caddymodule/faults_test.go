@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // faultScale makes the suite of faults longer:
@@ -111,7 +112,7 @@ func (b *faultyBackend) wantSeen(t *testing.T, bodies ...[]byte) {
 	}
 }
 
-const keptAlive = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n" + okJSON
+const keptAlive = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n" + guardtest.OKJSON
 
 // numbered is a callback unlike any other.
 func numbered(i int) request {
@@ -236,7 +237,7 @@ func TestFaultsOfTheBackendPassThrough(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			outcomes := make(map[string]string)
-			for _, site := range []string{"", guard()} {
+			for _, site := range []string{"", guardtest.Guard()} {
 				b := newFaultyBackend(t, tt.do)
 				if tt.do == nil {
 					b.address = nobody(t)
@@ -260,8 +261,8 @@ func TestFaultsOfTheBackendPassThrough(t *testing.T) {
 					b.wantHungUp(t, 1)
 				}
 			}
-			if outcomes[""] != outcomes[guard()] {
-				t.Errorf("the caller sees %s\nand without a guard %s", outcomes[guard()], outcomes[""])
+			if outcomes[""] != outcomes[guardtest.Guard()] {
+				t.Errorf("the caller sees %s\nand without a guard %s", outcomes[guardtest.Guard()], outcomes[""])
 			}
 		})
 	}
@@ -388,7 +389,7 @@ func TestFaultsBackendAnswersEarly(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var checked atomic.Int64
 			address := early(t, &checked)
-			s := serveAtRest(t, guard(rule)+proxyTo(address))
+			s := serveAtRest(t, guardtest.Guard(rule)+proxyTo(address))
 			var next atomic.Int64
 			var callers sync.WaitGroup
 			for range 16 {
@@ -396,7 +397,7 @@ func TestFaultsBackendAnswersEarly(t *testing.T) {
 					for id := next.Add(1); id <= int64(48**faultScale); id = next.Add(1) {
 						q := request{query: sampleOf(beforeSend).query + "&Id=" + strconv.FormatInt(id, 10), body: largeBody(int(id))}
 						got, _, err := s.call(t.Context(), q)
-						if err != nil || got.status != http.StatusOK || string(got.body) != okJSON {
+						if err != nil || got.status != http.StatusOK || string(got.body) != guardtest.OKJSON {
 							t.Errorf("callback %d: answer %d %s, %v", id, got.status, got.body, err)
 						}
 					}
@@ -435,7 +436,7 @@ func TestFaultsBackendClosesKeepAliveConnections(t *testing.T) {
 				}
 				time.Sleep(tt.linger)
 			})
-			s := serveAtRest(t, guard()+proxyTo(b.address))
+			s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address))
 			refused := 0
 			for i := range 100 * *faultScale {
 				q := numbered(i)
@@ -466,7 +467,7 @@ func TestFaultsBackendThatReadACallbackDoesNotGetItAgain(t *testing.T) {
 			b.read(r)
 		}
 	})
-	s := serveAtRest(t, guard()+proxyTo(b.address))
+	s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address))
 	got, _ := s.post(t, numbered(0))
 	got.wantOK(t)
 	if got, _ = s.post(t, numbered(1)); got.status != http.StatusBadGateway {
@@ -493,7 +494,7 @@ func wireTo(t *testing.T, address string) wire {
 // A body that does not come whole is no callback, however the client goes.
 func TestFaultsClientDisconnectsMidBody(t *testing.T) {
 	b := newBackend(t)
-	s := serveAtRest(t, guard()+proxyTo(b.address()))
+	s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address()))
 	for name, headers := range map[string]string{"sized": "Content-Length: 300\r\n", "chunked": "Transfer-Encoding: chunked\r\n"} {
 		for how, linger := range map[string]int{"closes": -1, "resets": 0} {
 			t.Run(name+"/"+how, func(t *testing.T) {
@@ -523,7 +524,7 @@ func wantSound(t *testing.T, s *guardedServer, b *backend) {
 // A stream of h2c is reset, and the connection goes on.
 func TestFaultsClientResetsAStreamMidBody(t *testing.T) {
 	b := newBackend(t)
-	s := serveAtRest(t, guard()+proxyTo(b.address()))
+	s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address()))
 	client := protocols(t)[1].client
 	defer client.CloseIdleConnections()
 	for range 20 {
@@ -560,7 +561,7 @@ func TestFaultsClientResetsAStreamMidBody(t *testing.T) {
 // A body that comes in drops is waited for, and leaves in one piece.
 func TestFaultsTrickledBodies(t *testing.T) {
 	b := newBackend(t)
-	s := serveAtRest(t, guard()+proxyTo(b.address()))
+	s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address()))
 	for i, chunked := range []bool{false, true} {
 		t.Run(fmt.Sprintf("chunked %t", chunked), func(t *testing.T) {
 			q := numbered(i)
@@ -625,15 +626,15 @@ func TestFaultsTrickledBodiesEndInTime(t *testing.T) {
 // A client that waits for a 100 Continue is refused without one, at once.
 func TestFaultsExpectContinueIsRefusedAtOnce(t *testing.T) {
 	b := newBackend(t)
-	s := serveAtRest(t, guard("max_body 100KiB")+proxyTo(b.address()))
+	s := serveAtRest(t, guardtest.Guard("max_body 100KiB")+proxyTo(b.address()))
 	for name, tt := range map[string]struct {
 		query  string
 		size   int
 		status int
 		reason callback.Reason
 	}{
-		"app":       {query("1", callback.RecallCommand, ""), 300, http.StatusForbidden, callback.ReasonApp},
-		"sign":      {query(testApp, callback.RecallCommand, signed("x", time.Now())), 300, http.StatusUnauthorized, callback.ReasonSign},
+		"app":       {guardtest.Query("1", callback.RecallCommand, ""), 300, http.StatusForbidden, callback.ReasonApp},
+		"sign":      {guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("x", time.Now())), 300, http.StatusUnauthorized, callback.ReasonSign},
 		"too large": {goodQuery(), 200 << 10, http.StatusRequestEntityTooLarge, callback.ReasonTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -653,13 +654,13 @@ func TestFaultsExpectContinueIsRefusedAtOnce(t *testing.T) {
 // This machine's clock, or Tencent's, is wrong by an hour and then right again.
 func TestFaultsClockSteps(t *testing.T) {
 	b := newBackend(t)
-	s := serveAtRest(t, guard()+proxyTo(b.address()))
+	s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address()))
 	for name, step := range map[string]time.Duration{"an hour behind": -time.Hour, "an hour ahead": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			refused := s.counted(t, "rejections_total", string(callback.ReasonStale))
 			count, sum := s.skew(t)
 			q := numbered(0)
-			q.query = query(testApp, callback.RecallCommand, signed(testToken, time.Now().Add(-step)))
+			q.query = guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, time.Now().Add(-step)))
 			got, _ := s.post(t, q)
 			got.wantRefused(t, http.StatusUnauthorized, callback.ReasonStale)
 			b.takeNone(t)
@@ -707,7 +708,7 @@ func TestFaultsReloadsUnderLoad(t *testing.T) {
 		answering(w, r)
 	}))
 	t.Cleanup(b.Close)
-	config, addresses := processServers(t, fmt.Sprintf(costGuard, `,"tokens":["`+testToken+`"]`, actionForward)+","+fmt.Sprintf(costProxy, b.Listener.Addr()))
+	config, addresses := processServers(t, fmt.Sprintf(costGuard, `,"tokens":["`+guardtest.Token+`"]`, actionForward)+","+fmt.Sprintf(costProxy, b.Listener.Addr()))
 	p := startProcess(t, config)
 	u := p.until(func(usage) bool { return true })
 

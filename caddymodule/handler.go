@@ -12,17 +12,14 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
-	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/callback"
-	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 func init() {
@@ -53,18 +50,19 @@ func init() {
 // `{http.tim_callback.opt_platform}` | OptPlatform of the query
 // `{http.tim_callback.client_ip}` | ClientIP of the query: the end user's address, not the peer's
 // `{http.tim_callback.action}` | What the guard did: `forward`, `ack`, `forbid`, `deliver`, `reject`, or `console_check`
+// `{http.tim_callback.consumer}` | In a delivery: the consumer that it is for; empty for the guard's own backend
 // `{http.tim_callback.reason}` | Why the callback was refused, or in report mode would have been
 // `{http.tim_callback.path}` | Where the fault is: a parameter's name, or a JSON pointer into the body
 //
 // The access log carries the same values in the object `tim_callback`.
 type Handler struct {
 	// The apps whose callbacks are let in. At least one.
-	Apps []App `json:"app,omitempty"`
+	Apps []App `json:"apps,omitempty"`
 
 	// What is done with which commands. The first rule that names a command
 	// counts, and a command that none names is refused. Default: forward
 	// Group.CallbackAfterRecallMsg.
-	Rules []Rule `json:"on,omitempty"`
+	Rules []Rule `json:"rules,omitempty"`
 
 	// What happens to a callback that is to be refused: `enforce` refuses it,
 	// `report` logs and counts it and forwards it anyway. In report mode
@@ -97,36 +95,13 @@ type Handler struct {
 	// the same. Default: `default`.
 	Name string `json:"name,omitempty"`
 
-	apps         map[string]*app
-	anyToken     *callback.Verifier // every app's tokens; nil without any
-	consoleCheck bool
-	rules        ruleSet
-	delivery     *Delivery         // nil if nothing is stored
-	server       *caddyhttp.Server // that it is part of, and deliveries go through
-	logger       *zap.Logger
-}
+	apps     map[string]*App
+	anyToken *callback.Verifier // of every app; nil if the console's check is not answered
+	known    map[string]*Rule   // the rules of the known commands
+	logger   *zap.Logger
 
-// App is an app whose callbacks are let in.
-type App struct {
-	// SDKAppID of the app in Tencent's console, in decimal.
-	SdkAppID string `json:"sdk_app_id,omitempty"`
-
-	// The authentication tokens of the app's callbacks in Tencent's console. Any of
-	// them may have made a callback's Sign, so that a token can be rotated.
-	// Placeholders such as `{env.TOKEN}` and `{file./run/secrets/token}` are
-	// replaced when the configuration loads, and must have a value then. Without
-	// tokens anybody who knows the URL and the app's ID is let in.
-	Tokens []string `json:"tokens,omitempty"`
-}
-
-// app is an App with its secrets, which must stay unexported: Caddy's trace log
-// prints exported fields.
-type app struct {
-	id        string
-	verifier  *callback.Verifier // nil without tokens
-	token     string             // the first one, which signs deliveries
-	tokenUses []prometheus.Counter
-	done      map[string]func() prometheus.Counter // by command; of what its rule does
+	deliveries Deliveries        // nil if nothing is stored
+	server     *caddyhttp.Server // that it is part of, and deliveries go through
 }
 
 const (
@@ -154,22 +129,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	h.setDefaults()
-	if err := h.check(); err != nil {
-		return err
-	}
-	h.rules = newRuleSet(h.Rules)
-	h.rules.warn(h.logger)
 	if err := h.provisionApps(); err != nil {
 		return err
 	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
-	if err := h.provisionDelivery(ctx); err != nil {
-		return err
-	}
-	h.countTokens() // last, because what is counted stays when a configuration fails
-	return nil
+	return h.provisionDeliveries(ctx)
 }
 
 func (h *Handler) setDefaults() {
@@ -188,7 +154,17 @@ func (h *Handler) setDefaults() {
 	}
 }
 
-// check reports values that cannot be meant.
+// Validate rejects invalid settings, and warns of those that are hardly meant.
+func (h *Handler) Validate() error {
+	if err := h.check(); err != nil {
+		return err
+	}
+	h.provisionRules()
+	h.countTokens()
+	return nil
+}
+
+// check rejects settings that make no sense, given or not.
 func (h *Handler) check() error {
 	switch {
 	case len(h.Apps) == 0:
@@ -204,8 +180,13 @@ func (h *Handler) check() error {
 	case h.ConsoleCheck != nil && *h.ConsoleCheck && !h.hasTokens():
 		return errors.New("console_check is on, but no app has a token: only the Sign tells the console's check from a forged call")
 	}
+	for i, app := range h.Apps {
+		if err := app.check(h.Apps[:i]); err != nil {
+			return err
+		}
+	}
 	if h.Name != "" {
-		if err := outbox.CheckGuard(h.Name); err != nil {
+		if err := checkName(h.Name); err != nil {
 			return err
 		}
 	}
@@ -217,124 +198,30 @@ func (h *Handler) check() error {
 	return nil
 }
 
-func (h *Handler) hasTokens() bool {
-	return slices.ContainsFunc(h.Apps, func(a App) bool { return len(a.Tokens) > 0 })
-}
+var nameFormat = regexp.MustCompile(`^[a-z0-9]+(?:[_-]?[a-z0-9]+)*$`)
 
-var appIDFormat = regexp.MustCompile(`^[1-9]\d{0,19}$`)
-
-func (h *Handler) provisionApps() error {
-	repl := caddy.NewReplacer()
-	h.apps = make(map[string]*app, len(h.Apps))
-	var all []string
-	for i, a := range h.Apps {
-		id, err := repl.ReplaceOrErr(a.SdkAppID, true, true)
-		if err != nil {
-			return fmt.Errorf("app %s: %w", a.SdkAppID, err)
-		}
-		if !appIDFormat.MatchString(id) {
-			return fmt.Errorf("app %d: want the SDKAppID of Tencent's console, in decimal", i+1) // the value may be a token
-		}
-		if h.apps[id] != nil {
-			return fmt.Errorf("app %s is given twice: write all its tokens after one app %s", id, id)
-		}
-		tokens, err := resolveTokens(repl, a.Tokens)
-		if err != nil {
-			return fmt.Errorf("app %s: %w", id, err)
-		}
-		h.apps[id] = &app{id: id, done: doneCounters(id, h.rules.known)}
-		if len(tokens) == 0 {
-			h.logger.Warn("app has no token: whoever knows the URL and the SdkAppid can post any callback; "+
-				"switch authentication on in the console and give the token", zap.String("sdk_app_id", id))
-			continue
-		}
-		if h.apps[id].verifier, err = callback.NewVerifier(tokens, time.Duration(h.Window), time.Now); err != nil {
-			return fmt.Errorf("app %s: %w", id, err)
-		}
-		h.apps[id].token = tokens[0]
-		h.apps[id].tokenUses = make([]prometheus.Counter, len(tokens))
-		all = append(all, tokens...)
-	}
-	return h.provisionConsoleCheck(all)
-}
-
-// resolveTokens replaces placeholders. Its errors name the placeholder, which is
-// the place of a secret, never a secret.
-func resolveTokens(repl *caddy.Replacer, tokens []string) ([]string, error) {
-	var resolved []string
-	for i, token := range tokens {
-		value, err := repl.ReplaceOrErr(token, true, true)
-		if err != nil && isPlaceholder(token) {
-			return nil, fmt.Errorf("token %d has no value: %w; is the variable set, or the file readable?", i+1, err)
-		}
-		if err != nil { // the error would show a part of what may be the token
-			return nil, fmt.Errorf("token %d: what stands in braces in it has no value; write \\{ for a brace of its own", i+1)
-		}
-		if value == "" {
-			return nil, fmt.Errorf("token %d is empty", i+1)
-		}
-		resolved = append(resolved, value)
-	}
-	return resolved, nil
-}
-
-func (h *Handler) provisionConsoleCheck(tokens []string) (err error) {
-	h.consoleCheck = len(tokens) > 0
-	if h.ConsoleCheck != nil {
-		h.consoleCheck = *h.ConsoleCheck
-	}
-	if h.consoleCheck {
-		h.anyToken, err = callback.NewVerifier(tokens, time.Duration(h.Window), time.Now)
-	}
-	return err
-}
-
-// ServeHTTP judges the callback and does what its rule says.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if delivery := h.deliveryOf(r); delivery != nil {
-		return h.passOn(w, r, next, delivery)
-	}
-	c := h.inspect(r)
-	h.record(r, c)
-	switch c.action {
-	case actionForward:
-		return h.forward(w, r, next, c)
-	case actionDeliver:
-		return h.deliver(w, r, next, c)
-	}
-	c.closeUnread(w, r)
-	switch {
-	case c.action == actionReject:
-		return h.reject(w, c)
-	case c.fellBack():
-		h.verdict(w, r, c)
-	case c.action == actionForbid:
-		h.forbid(w, c, c.rule.Code, c.rule.Info)
-	default:
-		writeAnswer(w, http.StatusOK, okAnswer)
+// checkName rejects what cannot name a guard in stored deliveries.
+func checkName(name string) error {
+	if len(name) > 64 || !nameFormat.MatchString(name) {
+		return fmt.Errorf("name %q: want up to 64 lower-case letters and digits, in words joined by single - or _", name)
 	}
 	return nil
 }
 
-func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
-	h.prepare(r, c)
-	if h.Mode == modeEnforce && c.rule.Fallback != nil {
-		return h.forwardOrFallback(w, r, next, c)
+// ServeHTTP judges the callback, records what it found, and does what its rule says.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	c := h.judge(r)
+	h.record(r, c)
+	action, ok := actions[c.action]
+	if !ok {
+		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("no such action: %s", c.action))
 	}
-	return next.ServeHTTP(w, r)
-}
-
-// prepare makes the request what is forwarded of it.
-func (h *Handler) prepare(r *http.Request, c *call) {
-	c.body.giveBack(r)
-	delete(r.Header, attemptHeader) // only a delivery has it
-	if h.StripAuth {
-		stripAuth(r)
-	}
+	return action.serve(h, w, r, next, c)
 }
 
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

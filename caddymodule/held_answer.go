@@ -10,51 +10,55 @@ import (
 	"maps"
 	"net/http"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// maxAnswer bounds what is held of an answer. Tencent's largest replaces a
-// message's body, which is at most 12 kB.
-const maxAnswer = 1 << 20
-
-// heldAnswer is an answer that is kept until it is known to be good.
-type heldAnswer struct {
+// HeldAnswer is an answer that is kept until it is known to be good. It is an
+// [http.ResponseWriter] and an [http.Flusher].
+type HeldAnswer struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
-	cut    bool // there was more than is held
 }
 
-func (a *heldAnswer) Header() http.Header { return a.header }
+// NewHeldAnswer returns an answer that has the headers already.
+func NewHeldAnswer(header http.Header) *HeldAnswer { return &HeldAnswer{header: header} }
 
-func (a *heldAnswer) WriteHeader(status int) {
+// Header implements http.ResponseWriter.
+func (a *HeldAnswer) Header() http.Header { return a.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (a *HeldAnswer) WriteHeader(status int) {
 	if a.status == 0 && status >= http.StatusOK { // the first one that is final
 		a.status = status
 	}
 }
 
-// Write drops what is too much, without an error: a proxy that cannot pass an
-// answer on panics.
-func (a *heldAnswer) Write(p []byte) (int, error) {
+// Write implements http.ResponseWriter. It drops what is too much, without an
+// error: a proxy that cannot pass an answer on panics.
+func (a *HeldAnswer) Write(p []byte) (int, error) {
 	a.WriteHeader(http.StatusOK)
-	if room := maxAnswer - a.body.Len(); len(p) > room {
-		a.cut = true
-		a.body.Write(p[:room])
-		return len(p), nil
-	}
-	return a.body.Write(p)
+	room := callback.MaxAnswer + 1 - a.body.Len() // one more, so that it shows
+	a.body.Write(p[:min(room, len(p))])
+	return len(p), nil
 }
 
-// Flush does nothing: the answer is held. Proxies call it.
-func (*heldAnswer) Flush() {}
+// Flush implements http.Flusher. It does nothing: the answer is held.
+func (*HeldAnswer) Flush() {}
 
-// invalid says why the answer is none that Tencent would take: HTTP 200 with a
+// CheckAccepted returns an error unless the answer accepts a delivered callback.
+func (a *HeldAnswer) CheckAccepted() error {
+	return callback.CheckAccepted(a.status, a.header.Get("Content-Encoding"), a.body.Bytes())
+}
+
+// checkValid returns an error unless Tencent would take the answer: HTTP 200 with a
 // JSON object.
-func (a *heldAnswer) invalid() error {
+func (a *HeldAnswer) checkValid() error {
 	value := jsontext.Value(a.body.Bytes())
 	switch {
-	case a.cut:
+	case len(value) > callback.MaxAnswer:
 		return errors.New("the answer is too long for one in Tencent's form")
 	case a.status == 0:
 		return errors.New("no handler answered")
@@ -66,25 +70,8 @@ func (a *heldAnswer) invalid() error {
 	return nil
 }
 
-// refusal says why the answer does not accept a stored callback: a 2xx that some
-// handler wrote, and that does not say FAIL, does.
-func (a *heldAnswer) refusal() error {
-	if a.status == 0 {
-		return errors.New("no handler answered")
-	}
-	if a.status < 200 || a.status > 299 {
-		return fmt.Errorf("the answer has the status %d", a.status)
-	}
-	var said struct{ ActionStatus string }
-	lenient := json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	if err := json.Unmarshal(a.body.Bytes(), &said, lenient); err == nil && said.ActionStatus == "FAIL" {
-		return errors.New("the answer says FAIL")
-	}
-	return nil
-}
-
 // release passes the answer on.
-func (a *heldAnswer) release(w http.ResponseWriter) {
+func (a *HeldAnswer) release(w http.ResponseWriter) {
 	clear(w.Header())
 	maps.Copy(w.Header(), a.header)
 	w.WriteHeader(a.status)

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -22,17 +21,12 @@ import (
 	"github.com/caddyserver/caddy/v2/caddytest"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 const (
-	testApp   = "1400000000"
-	testToken = "first-token-K7vQ2"
-	newToken  = "second-token-W3xZ9"
-
 	// siteURL is where the site under test listens.
 	siteURL = "http://localhost:9080"
-
-	okJSON = `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}`
 )
 
 // recallBody is the payload as Tencent documents it, without its comments.
@@ -45,25 +39,9 @@ func recallBody(t *testing.T) []byte {
 	return body
 }
 
-// query returns a raw query in the order of the wire: alphabetical, with a
-// parameter of the customer's own in the middle.
-func query(app, command, auth string) string {
-	q := "CallbackCommand=" + command + "&ClientIP=203.0.113.7&OptPlatform=RESTAPI&Region=a%2Fb+c"
-	if auth != "" {
-		q += "&" + auth
-	}
-	return q + "&SdkAppid=" + app + "&contenttype=json"
-}
-
-// signed returns RequestTime and Sign as they stand in a query.
-func signed(token string, at time.Time) string {
-	requestTime := strconv.FormatInt(at.Unix(), 10)
-	return "RequestTime=" + requestTime + "&Sign=" + callback.Sign(token, requestTime)
-}
-
 // goodQuery returns the query of a recall that is signed now.
 func goodQuery() string {
-	return query(testApp, callback.RecallCommand, signed(testToken, time.Now()))
+	return guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, time.Now()))
 }
 
 // received is a request as the backend got it.
@@ -100,7 +78,7 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})
 	b.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = io.WriteString(w, okJSON)
+	_, _ = io.WriteString(w, guardtest.OKJSON)
 }
 
 // address is host and port, for reverse_proxy.
@@ -180,14 +158,9 @@ http://localhost:9080 {
 `, logFile, s.log, s.servers, s.global, s.body)
 }
 
-// guarded returns a site with a guard of testApp and a proxy to the backend.
+// guarded returns a site with a guard of guardtest.App and a proxy to the backend.
 func guarded(b *backend, subdirectives ...string) site {
-	return site{body: guard(subdirectives...) + "\nreverse_proxy " + b.address()}
-}
-
-// guard returns a tim_callback of testApp.
-func guard(subdirectives ...string) string {
-	return "tim_callback {\n app " + testApp + " " + testToken + "\n" + strings.Join(subdirectives, "\n") + "\n}"
+	return site{body: guardtest.Guard(subdirectives...) + "\nreverse_proxy " + b.address()}
 }
 
 // protocol is one that callbacks can come by.
@@ -263,8 +236,8 @@ func readResponse(t *testing.T, resp *http.Response) response {
 // wantOK fails unless the answer is the one that Tencent asks for.
 func (r response) wantOK(t *testing.T) {
 	t.Helper()
-	if r.status != http.StatusOK || string(r.body) != okJSON {
-		t.Errorf("answer %d %s, want 200 %s", r.status, r.body, okJSON)
+	if r.status != http.StatusOK || string(r.body) != guardtest.OKJSON {
+		t.Errorf("answer %d %s, want 200 %s", r.status, r.body, guardtest.OKJSON)
 	}
 }
 

@@ -6,7 +6,6 @@ package caddymodule
 import (
 	"errors"
 	"strconv"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -34,13 +33,13 @@ var (
 
 	clockSkewSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "clock_skew_seconds",
-		Help:    "How far the local clock is ahead of RequestTime, in truly signed callbacks.",
+		Help:    "How far the local clock is ahead of RequestTime, in correctly signed callbacks.",
 		Buckets: []float64{-600, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 600},
 	})
 
 	tokenUsesTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "token_uses_total",
-		Help: "Truly signed callbacks by the position of the token that signed them, from 1.",
+		Help: "Correctly signed callbacks by the position of the token that signed them, from 1.",
 	}, []string{"sdk_app_id", "token"})
 
 	fallbacksTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -84,51 +83,30 @@ func (c *call) appLabel() string {
 
 // count counts a judged callback.
 func (h *Handler) count(c *call) {
-	c.counter().Inc()
-	inspectSeconds.Observe((c.inspected - c.body.took).Seconds())
+	callbacksTotal.WithLabelValues(c.appLabel(), commandLabel(c.query.CallbackCommand), c.action).Inc()
+	inspectSeconds.Observe((c.judged - c.body.took).Seconds())
 	if c.rejection != nil {
 		rejectionsTotal.WithLabelValues(c.appLabel(), string(c.rejection.Reason), h.Mode).Inc()
 	}
+	if c.verdict != nil {
+		countFallback(c)
+	}
 	if c.token > 0 && c.app != nil {
-		c.app.tokenUses[c.token-1].Inc()
+		tokenUsesTotal.WithLabelValues(c.app.id, strconv.Itoa(c.token)).Inc()
 		clockSkewSeconds.Observe(c.skew.Seconds())
 	}
 }
 
-// countTokens makes the counters of the apps' tokens. They are there from the
-// beginning, so that increase() sees a token's first use.
+// countTokens makes the counters of the apps' tokens, so that increase() sees a
+// token's first use.
 func (h *Handler) countTokens() {
 	for _, app := range h.apps {
-		for i := range app.tokenUses {
-			app.tokenUses[i] = tokenUsesTotal.WithLabelValues(app.id, strconv.Itoa(i+1))
+		for i := range app.secrets {
+			tokenUsesTotal.WithLabelValues(app.id, strconv.Itoa(i+1))
 		}
 	}
 }
 
-// doneCounters returns the counters of callbacksTotal for what the rules of the
-// known commands do. Each is looked up once, because its labels take as long to
-// hash as the query to read, and not before it is needed, because there are many.
-func doneCounters(app string, rules map[string]*Rule) map[string]func() prometheus.Counter {
-	counters := make(map[string]func() prometheus.Counter, len(rules))
-	for command, rule := range rules {
-		counters[command] = sync.OnceValue(func() prometheus.Counter {
-			return callbacksTotal.WithLabelValues(app, command, rule.Action)
-		})
-	}
-	return counters
-}
-
-// counter returns the counter of what was done with the callback.
-func (c *call) counter() prometheus.Counter {
-	command := c.query.CallbackCommand
-	if c.app != nil && c.rejection == nil && c.rule != nil && c.action == c.rule.Action {
-		if done := c.app.done[command]; done != nil {
-			return done()
-		}
-	}
-	return callbacksTotal.WithLabelValues(c.appLabel(), commandLabel(command), c.action)
-}
-
-func countFallback(command, verdict string) {
-	fallbacksTotal.WithLabelValues(commandLabel(command), verdict).Inc()
+func countFallback(c *call) {
+	fallbacksTotal.WithLabelValues(commandLabel(c.query.CallbackCommand), c.verdict.Verdict).Inc()
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // metricLabels are the labels of each metric, by name without the common prefix.
@@ -154,7 +155,7 @@ func (c *loadedCaddy) scrapeText(t *testing.T) string {
 
 // twoTokens is a guard of an app whose token is being rotated.
 func twoTokens(subdirectives ...string) string {
-	return strings.Replace(guard(subdirectives...), testToken, testToken+" "+newToken, 1)
+	return strings.Replace(guardtest.Guard(subdirectives...), guardtest.Token, guardtest.Token+" "+guardtest.NewToken, 1)
 }
 
 func TestEndToEndMetricsHaveTheirNamesAndLabels(t *testing.T) {
@@ -209,7 +210,7 @@ func TestEndToEndMetricsCountWhatTheGuardDoes(t *testing.T) {
 	on Group.CallbackBefore* forbid
 	on State.* ack
 	on Group.CallbackAfterRecallMsg New.* forward`
-	const app = `sdk_app_id="` + testApp + `"`
+	const app = `sdk_app_id="` + guardtest.App + `"`
 	callbacks := func(command, action string) string {
 		return fmt.Sprintf(`callbacks_total{action=%q,command=%q,%s}`, action, command, app)
 	}
@@ -224,7 +225,7 @@ func TestEndToEndMetricsCountWhatTheGuardDoes(t *testing.T) {
 		want    []string // counters that go up by one, beside inspect_seconds
 	}{
 		"forwarded":           {sampleOf(callback.RecallCommand), []string{callbacks(callback.RecallCommand, "forward"), first}},
-		"by the second token": {request{query: query(testApp, callback.RecallCommand, signed(newToken, now)), body: recallBody(t)}, []string{callbacks(callback.RecallCommand, "forward"), second}},
+		"by the second token": {request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.NewToken, now)), body: recallBody(t)}, []string{callbacks(callback.RecallCommand, "forward"), second}},
 		"unknown command":     {sampleOf("New.Anything"), []string{callbacks("other", "forward"), first}},
 		"ack":                 {sampleOf("State.StateChange"), []string{callbacks("State.StateChange", "ack"), first}},
 		"forbid":              {sampleOf("Group.CallbackBeforeCreateGroup"), []string{callbacks("Group.CallbackBeforeCreateGroup", "forbid"), first}},
@@ -234,17 +235,17 @@ func TestEndToEndMetricsCountWhatTheGuardDoes(t *testing.T) {
 		}},
 		"refused payload": {broken(callback.RecallCommand), []string{callbacks(callback.RecallCommand, "reject"), first, rejections("json")}},
 		"no rule":         {sampleOf("Push.OfflinePush"), []string{callbacks("Push.OfflinePush", "reject"), first, rejections("command")}},
-		"forged":          {request{query: query(testApp, callback.RecallCommand, signed("guess", now))}, []string{callbacks(callback.RecallCommand, "reject"), rejections("sign")}},
+		"forged":          {request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("guess", now))}, []string{callbacks(callback.RecallCommand, "reject"), rejections("sign")}},
 		"forged and stale": {
-			request{query: query(testApp, callback.RecallCommand, signed("guess", now.Add(-time.Hour)))},
+			request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("guess", now.Add(-time.Hour)))},
 			[]string{callbacks(callback.RecallCommand, "reject"), rejections("stale")},
 		},
 		"stale": {
-			request{query: query(testApp, callback.RecallCommand, signed(newToken, now.Add(-time.Hour)))},
+			request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.NewToken, now.Add(-time.Hour)))},
 			[]string{callbacks(callback.RecallCommand, "reject"), rejections("stale"), second},
 		},
 		"another app": {
-			request{query: query("7", callback.RecallCommand, signed(testToken, now))},
+			request{query: guardtest.Query("7", callback.RecallCommand, guardtest.Signed(guardtest.Token, now))},
 			[]string{`callbacks_total{action="reject",command="` + callback.RecallCommand + `",sdk_app_id="other"}`, `rejections_total{mode="enforce",reason="app",sdk_app_id="other"}`},
 		},
 		"console check": {request{query: goodQuery(), body: []byte("{}")}, []string{callbacks(callback.RecallCommand, "console_check"), first}},
@@ -273,12 +274,12 @@ func TestEndToEndMetricsCountWhatTheGuardDoes(t *testing.T) {
 
 func TestEndToEndMetricsShowTheClockSkewOfTrulySignedCalls(t *testing.T) {
 	c := newLoadedCaddy(t)
-	c.load(t, guard())
+	c.load(t, guardtest.Guard())
 	now := time.Now()
 	for _, skew := range []time.Duration{-2 * time.Hour, -20 * time.Second, 20 * time.Second, 2 * time.Hour} {
 		before := c.scrape(t)
-		c.post(t, request{query: query(testApp, callback.RecallCommand, signed(testToken, now.Add(-skew))), body: recallBody(t)})
-		c.post(t, request{query: query(testApp, callback.RecallCommand, signed("guess", now.Add(-skew))), body: recallBody(t)})
+		c.post(t, request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, now.Add(-skew))), body: recallBody(t)})
+		c.post(t, request{query: guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed("guess", now.Add(-skew))), body: recallBody(t)})
 		after := c.scrape(t)
 		got := after["clock_skew_seconds_sum"] - before["clock_skew_seconds_sum"]
 		if n := after["clock_skew_seconds_count"] - before["clock_skew_seconds_count"]; n != 1 || got < skew.Seconds() || got > skew.Seconds()+10 {
@@ -290,17 +291,17 @@ func TestEndToEndMetricsShowTheClockSkewOfTrulySignedCalls(t *testing.T) {
 // Whoever calls cannot make series: what is unknown is "other".
 func TestEndToEndMetricsAreBounded(t *testing.T) {
 	c := newLoadedCaddy(t)
-	c.load(t, guard("on * forward")+"\nrespond 404")
+	c.load(t, guardtest.Guard("on * forward")+"\nrespond 404")
 	stranger := func(i int) []request {
 		made := fmt.Sprintf("Made.Up%d", i)
 		return []request{
-			{query: query(fmt.Sprint(2000000000+i), made, ""), body: []byte(`{"a":1}`)},
-			{query: query(testApp, made, signed("guess", time.Now()))},
-			{query: query(testApp, made, "")},
+			{query: guardtest.Query(fmt.Sprint(2000000000+i), made, ""), body: []byte(`{"a":1}`)},
+			{query: guardtest.Query(guardtest.App, made, guardtest.Signed("guess", time.Now()))},
+			{query: guardtest.Query(guardtest.App, made, "")},
 			{query: "SdkAppid=" + made},
 			{query: "CallbackCommand=" + made + "&SdkAppid=%zz" + made},
-			{query: query(testApp, made, signed(testToken, time.Now())), body: []byte("[]")},
-			{query: query(testApp, made, signed(testToken, time.Now())), body: []byte(`{"GroupId":"` + made + `"}`)},
+			{query: guardtest.Query(guardtest.App, made, guardtest.Signed(guardtest.Token, time.Now())), body: []byte("[]")},
+			{query: guardtest.Query(guardtest.App, made, guardtest.Signed(guardtest.Token, time.Now())), body: []byte(`{"GroupId":"` + made + `"}`)},
 		}
 	}
 	send := func(i int) {
@@ -330,8 +331,8 @@ func TestEndToEndMetricsAreBounded(t *testing.T) {
 func TestEndToEndMetricsSurviveReloads(t *testing.T) {
 	c := newLoadedCaddy(t)
 	configs := []string{
-		guard("name one"),
-		guard("name two", "mode report", "on Group.CallbackAfterRecallMsg ack") + "\nhandle /x {\n" + guard() + "\n}",
+		guardtest.Guard("name one"),
+		guardtest.Guard("name two", "mode report", "on Group.CallbackAfterRecallMsg ack") + "\nhandle /x {\n" + guardtest.Guard() + "\n}",
 	}
 	for i := range 4 {
 		c.load(t, configs[i%2]+"\nrespond 204")
@@ -342,7 +343,7 @@ func TestEndToEndMetricsSurviveReloads(t *testing.T) {
 		c.load(t, configs[i%2]+"\nrespond 204")
 		c.postUntilServed(t, sampleOf(callback.RecallCommand))
 	}
-	const series = `callbacks_total{action="forward",command="` + callback.RecallCommand + `",sdk_app_id="` + testApp + `"}`
+	const series = `callbacks_total{action="forward",command="` + callback.RecallCommand + `",sdk_app_id="` + guardtest.App + `"}`
 	if got := c.scrape(t).since(before); got[series] != 100 || got["inspect_seconds_count"] != 100 {
 		t.Errorf("counted %v, want 100 callbacks", got)
 	}
@@ -378,7 +379,7 @@ func settledGoroutines(enough int) (n int) {
 
 func TestTwoGuardsShareTheirMetrics(t *testing.T) {
 	t.Parallel()
-	s := serve(t, "handle /a {\n"+guard("name a")+"\n}\nhandle /b {\n"+guard("name b", "mode report")+"\n}\nhandle /c {\n tim_callback 7\n}\nrespond 404", nil)
+	s := serve(t, "handle /a {\n"+guardtest.Guard("name a")+"\n}\nhandle /b {\n"+guardtest.Guard("name b", "mode report")+"\n}\nhandle /c {\n tim_callback 7\n}\nrespond 404", nil)
 	for _, path := range []string{"/a", "/b", "/c"} {
 		q := sampleOf(callback.RecallCommand)
 		q.path = path

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // processConfig names the variable that makes the test binary a Caddy of this
@@ -136,18 +138,9 @@ type process struct {
 	out *json.Decoder
 }
 
-// itself is the path of the test binary. caddytest overwrites os.Args.
-func itself() string {
-	path, err := os.Executable()
-	if err != nil {
-		panic(err)
-	}
-	return path
-}
-
 func startProcess(tb testing.TB, config string) *process {
 	tb.Helper()
-	cmd := exec.Command(itself(), "-test.run=^$")
+	cmd := exec.Command(guardtest.Itself(), "-test.run=^$")
 	cmd.Env = append(os.Environ(), processConfig+"="+config, "XDG_DATA_HOME="+tb.TempDir(), "XDG_CONFIG_HOME="+tb.TempDir())
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()

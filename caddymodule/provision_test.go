@@ -13,38 +13,50 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 func provision(t *testing.T, h *Handler) error {
 	t.Helper()
 	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	t.Cleanup(cancel)
-	return h.Provision(ctx)
+	if err := h.Provision(ctx); err != nil {
+		return err
+	}
+	return h.Validate()
 }
 
 func TestJSONConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	const app = `"app":[{"sdk_app_id":"1400000000","tokens":["token"]}]`
+	const app = `"apps":[{"sdk_app_id":"1400000000","tokens":["token"]}]`
 	for config, want := range map[string]string{
-		`{}`:                             "no app",
-		`{"app":[{}]}`:                   "want the SDKAppID",
-		`{"app":[{"sdk_app_id":"abc"}]}`: "want the SDKAppID",
-		`{"app":[{"sdk_app_id":"1"},{"sdk_app_id":"1"}]}`:                                                "given twice",
-		`{"app":[{"sdk_app_id":"1","tokens":[""]}]}`:                                                     "token 1",
-		`{"app":[{"sdk_app_id":"1","tokens":["a","{env.TIMGUARD_TEST_UNSET}"]}]}`:                        "token 2",
-		`{"app":[{"sdk_app_id":"{env.TIMGUARD_TEST_UNSET}"}]}`:                                           "TIMGUARD_TEST_UNSET",
-		`{"app":[{"sdk_app_id":"1"}],"console_check":true}`:                                              "console_check",
-		`{` + app + `,"mode":"off"}`:                                                                     "enforce or report",
-		`{` + app + `,"rejections":"errors"}`:                                                            "answer or handle_errors",
-		`{` + app + `,"window":-1}`:                                                                      "positive duration",
-		`{` + app + `,"max_body":-1}`:                                                                    "positive size",
-		`{` + app + `,"max_body":9223372036854775807}`:                                                   "cannot be unlimited",
-		`{` + app + `,"name":"two words"}`:                                                               "name",
-		`{` + app + `,"on":[{}]}`:                                                                        "rule 1",
-		`{` + app + `,"on":[{"commands":["A"],"action":"forward"},{"commands":["A*B"],"action":"ack"}]}`: "rule 2",
-		`{` + app + `,"on":[{"commands":["A"],"action":"allow"}]}`:                                       "action",
-		`{` + app + `,"on":[{"commands":["group.callbackafterrecallmsg"],"action":"ack"}]}`:              "exact case",
-		`{` + app + `,"on":[{"commands":[""],"action":"ack"}]}`:                                          "empty",
+		`{}`:                              "no app",
+		`{"apps":[{}]}`:                   "want the SDKAppID",
+		`{"apps":[{"sdk_app_id":"abc"}]}`: "want the SDKAppID",
+		`{"apps":[{"sdk_app_id":"1"},{"sdk_app_id":"1"}]}`:                                                  "given twice",
+		`{"apps":[{"sdk_app_id":"1","tokens":[""]}]}`:                                                       "token 1",
+		`{"apps":[{"sdk_app_id":"1","tokens":["a","{env.TIMGUARD_TEST_UNSET}"]}]}`:                          "token 2",
+		`{"apps":[{"sdk_app_id":"{env.TIMGUARD_TEST_UNSET}"}]}`:                                             "TIMGUARD_TEST_UNSET",
+		`{"apps":[{"sdk_app_id":"1","unsigned":true}],"console_check":true}`:                                "console_check",
+		`{` + app + `,"mode":"off"}`:                                                                        "enforce or report",
+		`{` + app + `,"rejections":"errors"}`:                                                               "answer or handle_errors",
+		`{` + app + `,"window":-1}`:                                                                         "positive duration",
+		`{` + app + `,"max_body":-1}`:                                                                       "positive size",
+		`{` + app + `,"max_body":9223372036854775807}`:                                                      "cannot be unlimited",
+		`{` + app + `,"name":"two words"}`:                                                                  "name",
+		`{` + app + `,"rules":[{}]}`:                                                                        "rule 1",
+		`{` + app + `,"rules":[{"commands":["A"],"action":"forward"},{"commands":["A*B"],"action":"ack"}]}`: "rule 2",
+		`{` + app + `,"rules":[{"commands":["A"],"action":"allow"}]}`:                                       "action",
+		`{` + app + `,"rules":[{"commands":["group.callbackafterrecallmsg"],"action":"ack"}]}`:              "write Group.CallbackAfterRecallMsg",
+		`{"apps":[{"sdk_app_id":"1"}]}`:                                                                     "unsigned",
+		`{"apps":[{"sdk_app_id":"1","tokens":[]}]}`:                                                         "has no token",
+		`{"apps":[{"sdk_app_id":"1","tokens":["a"],"unsigned":true}]}`:                                      "leave out one",
+		`{"apps":[{"sdk_app_id":"1","tokens":["{env.TIMGUARD_TEST_UNSET}"]}]}`:                              "of the running server",
+		`{` + app + `,"rules":[{"commands":["A"],"action":"console_check"}]}`:                               "action",
+		`{` + app + `,"rules":[{"commands":["Group.CallbackAfterRecalMsg"],"action":"ack"}]}`:               "write Group.CallbackAfterRecallMsg",
+		`{` + app + `,"rules":[{"commands":["A"],"action":"ack","deadline":1}]}`:                            "forward does",
+		`{` + app + `,"rules":[{"commands":[""],"action":"ack"}]}`:                                          "empty",
 	} {
 		t.Run(config, func(t *testing.T) {
 			t.Parallel()
@@ -61,11 +73,11 @@ func TestJSONConfigIsChecked(t *testing.T) {
 
 func TestDefaultsOfAProvisionedHandler(t *testing.T) {
 	t.Parallel()
-	h := provisioned(t, &Handler{Apps: []App{{SdkAppID: testApp}}})
-	if h.Window != caddy.Duration(60e9) || h.MaxBody != 1<<20 || h.Mode != modeEnforce || h.Rejections != rejectionsAnswer || h.Name != "default" || h.consoleCheck {
+	h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Unsigned: true}}})
+	if h.Window != caddy.Duration(60e9) || h.MaxBody != 1<<20 || h.Mode != modeEnforce || h.Rejections != rejectionsAnswer || h.Name != "default" || h.anyToken != nil {
 		t.Errorf("defaults %+v", h)
 	}
-	if h = provisioned(t, &Handler{Apps: []App{{SdkAppID: testApp, Tokens: []string{"x"}}}}); !h.consoleCheck {
+	if h = provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{"x"}}}}); h.anyToken == nil {
 		t.Error("console_check is off with a token, want it on")
 	}
 }
@@ -80,7 +92,7 @@ func TestValidateNeedsNoNetwork(t *testing.T) {
 	t.Cleanup(func() { _ = listener.Close() })
 	var config caddy.Config
 	if err := json.Unmarshal([]byte(`{"admin":{"disabled":true},"apps":{"http":{"servers":{"s":{"listen":["`+listener.Addr().String()+
-		`"],"routes":[{"handle":[{"handler":"tim_callback","app":[{"sdk_app_id":"1","tokens":["token"]}]}]}]}}}}}`), &config); err != nil {
+		`"],"routes":[{"handle":[{"handler":"tim_callback","apps":[{"sdk_app_id":"1","tokens":["token"]}]}]}]}}}}}`), &config); err != nil {
 		t.Fatal(err)
 	}
 	if err := caddy.Validate(&config); err != nil {

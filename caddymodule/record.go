@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -20,29 +21,41 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// record makes what inspect found visible: where show does, in the metrics, and a
-// refusal in the handler's own log.
+// record makes the judged call visible: where show does, in the metrics, and a
+// rejection in the handler's own log.
 func (h *Handler) record(r *http.Request, c *call) {
 	h.show(r, c)
-	h.count(c)
+	if c.attempt == nil { // a delivery was counted when it came
+		h.count(c)
+	}
 	if c.rejection != nil {
 		h.logRejection(r, c)
 	}
 }
 
+// lastCall is the call of the guard that a request passed last: of several in one
+// route each replaces that of the one before. It is a variable of the request.
+type lastCall struct{ *call }
+
+const lastCallVar = "tim_callback"
+
 // show makes the call visible in placeholders, the access log and the trace.
 func (h *Handler) show(r *http.Request, c *call) {
 	ctx := r.Context()
-	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Map(c.placeholder)
-	}
-	if h.logsAccess() {
-		if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-			extra.Add(zap.Object("tim_callback", c))
-		}
-	}
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
 		span.SetAttributes(c.attributes()...)
+	}
+	if last, ok := caddyhttp.GetVar(ctx, lastCallVar).(*lastCall); ok {
+		last.call = c
+		return
+	}
+	last := &lastCall{c}
+	caddyhttp.SetVar(ctx, lastCallVar, last)
+	if repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Map(last.placeholder)
+	}
+	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok && h.logsAccess() {
+		extra.Add(zap.Object("tim_callback", last))
 	}
 }
 
@@ -67,7 +80,7 @@ func (h *Handler) logRejection(r *http.Request, c *call) {
 		entry.Write(
 			zap.String("guard", h.Name),
 			zap.String("reason", string(c.rejection.Reason)),
-			zap.String("path", c.rejection.Path),
+			zap.String("path", c.value("path")),
 			zap.String("detail", c.rejection.Detail),
 			zap.String("sdk_app_id", c.value("sdk_app_id")),
 			zap.String("command", c.value("command")),
@@ -80,22 +93,27 @@ const placeholderPrefix = "http.tim_callback."
 
 // placeholder is a [caddy.ReplacerFunc]. The values are made when they are
 // asked for, which for most requests is never.
-func (c *call) placeholder(key string) (any, bool) {
+func (l *lastCall) placeholder(key string) (any, bool) {
 	name, ok := strings.CutPrefix(key, placeholderPrefix)
 	if !ok || !slices.Contains(valueNames, name) {
 		return nil, false
 	}
-	return c.value(name), true
+	return l.value(name), true
 }
+
+// String keeps the query, which holds the Sign, out of {http.vars.tim_callback}.
+func (l *lastCall) String() string { return l.value("command") }
 
 // valueNames are the names of a call's values, in placeholders and logs.
 var valueNames = []string{
 	"sdk_app_id", "command", "class", "group_id", "topic_id", "operator", "group_type", "event_time",
-	"msg_seqs", "opt_platform", "client_ip", "action", "reason", "path",
+	"msg_seqs", "opt_platform", "client_ip", "action", "consumer", "reason", "path",
 }
 
-// value returns the call's value of that name.
-func (c *call) value(name string) string {
+// value returns the call's value of that name, in characters that can be printed.
+func (c *call) value(name string) string { return callback.Printable(c.rawValue(name)) }
+
+func (c *call) rawValue(name string) string {
 	switch name {
 	case "sdk_app_id":
 		return c.query.SdkAppID
@@ -121,8 +139,18 @@ func (c *call) value(name string) string {
 		return c.query.ClientIP
 	case "action":
 		return c.action
+	case "consumer":
+		return c.consumer()
 	}
 	return c.fault(name)
+}
+
+// consumer returns the one that a delivery is for.
+func (c *call) consumer() string {
+	if c.attempt == nil {
+		return ""
+	}
+	return c.attempt.Consumer
 }
 
 // fault returns the reason or the path of the rejection, if there is one.
@@ -144,13 +172,20 @@ func eventTime(e callback.Event) string {
 	return strconv.FormatInt(e.EventTime, 10)
 }
 
+// maxSeqs is how many of the messages are shown that a callback is about.
+const maxSeqs = 100
+
+// joinSeqs returns the first numbers, and of how many they are.
 func joinSeqs(seqs []uint32) string {
 	var b []byte
-	for i, seq := range seqs {
+	for i, seq := range seqs[:min(len(seqs), maxSeqs)] {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = strconv.AppendUint(b, uint64(seq), 10)
+	}
+	if len(seqs) > maxSeqs {
+		b = fmt.Appendf(b, ",… (%d)", len(seqs))
 	}
 	return string(b)
 }

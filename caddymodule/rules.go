@@ -31,7 +31,7 @@ type Rule struct {
 	// - `forbid` answers the verdict "forbidden"; for before-callbacks only.
 	// - `deliver` stores it, answers OK, and delivers it in the background until the
 	//   backend accepts; for after-callbacks only.
-	// - `reject` refuses it, as if no rule named its command.
+	// - `reject` rejects it, as if no rule named its command.
 	Action string `json:"action,omitempty"`
 
 	// The ErrorCode of `forbid`, from the range of the command's family. Default:
@@ -50,37 +50,7 @@ type Rule struct {
 	Fallback *Fallback `json:"fallback,omitempty"`
 }
 
-// Fallback is what is answered in place of a backend that did not give a valid
-// answer, which is HTTP 200 with a JSON object.
-type Fallback struct {
-	// For before-callbacks `allow` or `forbid`; for after-callbacks `deliver`, which
-	// stores the callback and delivers it in the background.
-	Verdict string `json:"verdict,omitempty"`
-
-	// The ErrorCode of `forbid`, as in a rule.
-	Code int `json:"code,omitempty"`
-
-	// The ErrorInfo of `forbid`, as in a rule.
-	Info string `json:"info,omitempty"`
-}
-
 const (
-	actionForward = "forward"
-	actionAck     = "ack"
-	actionForbid  = "forbid"
-	actionDeliver = "deliver"
-	actionReject  = "reject"
-
-	// actionConsoleCheck is no rule's action: the guard answered the console's
-	// check of the URL.
-	actionConsoleCheck = "console_check"
-
-	verdictNone   = "none"
-	verdictAllow  = "allow"
-	verdictForbid = "forbid"
-	// verdictDeliver is for after-callbacks, which have no verdict: it is stored.
-	verdictDeliver = "deliver"
-
 	classBefore = string(callback.Before)
 	classAfter  = string(callback.After)
 
@@ -90,13 +60,7 @@ const (
 	tencentWaits    = 2 * time.Second
 )
 
-// What can be written, in the order of the documentation.
-var (
-	actions  = []string{actionForward, actionAck, actionForbid, actionDeliver, actionReject}
-	verdicts = []string{verdictNone, verdictAllow, verdictForbid, verdictDeliver}
-)
-
-// check reports what cannot be meant, given the rules before it.
+// check rejects a rule that makes no sense, given the rules before it.
 func (r Rule) check(earlier []Rule) error {
 	if len(r.Commands) == 0 {
 		return errors.New("names no command: write on <command>... <action>")
@@ -106,59 +70,40 @@ func (r Rule) check(earlier []Rule) error {
 			return err
 		}
 	}
-	switch {
-	case !slices.Contains(actions, r.Action):
-		return fmt.Errorf("action is %q: want one of %s", r.Action, strings.Join(actions, ", "))
-	case r.Action != actionForbid && (r.Code != 0 || r.Info != ""):
-		return fmt.Errorf("%s takes no code and no info; forbid does", r.Action)
-	case r.Action != actionForward && (r.Deadline != 0 || r.Fallback != nil):
-		return fmt.Errorf("%s takes no deadline and no fallback; forward does", r.Action)
-	case r.Deadline < 0:
-		return errors.New("deadline must be positive")
-	case r.Deadline != 0 && r.Fallback == nil:
-		return errors.New("deadline says when the fallback is answered: write fallback allow, forbid or deliver as well")
-	case r.Action == actionForbid:
-		return r.checkForbid(earlier, "forbid", r.Code)
-	case r.Action == actionDeliver:
-		return r.checkAfterOnly(earlier, "deliver")
-	case r.Fallback != nil:
-		return r.checkFallback(earlier)
+	a, ok := actions[r.Action]
+	if !ok || a.internal {
+		return fmt.Errorf("action is %q: want one of %s", r.Action, strings.Join(actionNames(), ", "))
 	}
-	return nil
-}
-
-func (r Rule) checkFallback(earlier []Rule) error {
-	f := r.Fallback
-	switch {
-	case f.Verdict == verdictForbid:
-		return r.checkForbid(earlier, "fallback forbid", f.Code)
-	case f.Verdict != verdictAllow && f.Verdict != verdictDeliver: // none is no fallback
-		return fmt.Errorf("fallback is %q: want allow, forbid or deliver", f.Verdict)
-	case f.Code != 0 || f.Info != "":
-		return fmt.Errorf("fallback %s takes no code and no info", f.Verdict)
-	case f.Verdict == verdictDeliver:
-		return r.checkAfterOnly(earlier, "fallback deliver")
-	}
-	return r.checkBeforeOnly("fallback allow")
-}
-
-// checkForbid reports commands that cannot be forbidden, or not with the code.
-func (r Rule) checkForbid(earlier []Rule, what string, code int) error {
-	if err := r.checkBeforeOnly(what); err != nil {
-		return err
-	}
-	if code < 0 {
-		return fmt.Errorf("%s: a code is positive", what)
-	}
-	for _, command := range r.commands(earlier) {
-		if err := callback.CheckForbid(command, code); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
+	for _, option := range r.options() {
+		if !slices.Contains(a.options, option) {
+			return fmt.Errorf("%s takes no %s; %s does", r.Action, option, strings.Join(actionsTaking(option), " or "))
 		}
 	}
-	return nil
+	if a.check == nil {
+		return nil
+	}
+	return a.check(r, earlier)
 }
 
-// checkBeforeOnly reports patterns that also name after-callbacks, which have no
+// options are the JSON keys of what the rule says besides commands and action.
+func (r Rule) options() []string {
+	var given []string
+	for option, is := range map[string]bool{
+		"code": r.Code != 0, "info": r.Info != "", "deadline": r.Deadline != 0, "fallback": r.Fallback != nil,
+	} {
+		if is {
+			given = append(given, option)
+		}
+	}
+	slices.Sort(given)
+	return given
+}
+
+func actionsTaking(option string) []string {
+	return slices.DeleteFunc(actionNames(), func(name string) bool { return !slices.Contains(actions[name].options, option) })
+}
+
+// checkBeforeOnly rejects patterns that also name after-callbacks, which have no
 // verdict.
 func (r Rule) checkBeforeOnly(what string) error {
 	for _, pattern := range r.Commands {
@@ -173,7 +118,7 @@ func (r Rule) checkBeforeOnly(what string) error {
 	return nil
 }
 
-// checkAfterOnly reports before-callbacks, whose answer cannot wait.
+// checkAfterOnly rejects before-callbacks, whose answer cannot wait.
 func (r Rule) checkAfterOnly(earlier []Rule, what string) error {
 	for _, command := range r.commands(earlier) {
 		if callback.ClassOf(command) == callback.Before {
@@ -207,36 +152,38 @@ func (r Rule) commands(earlier []Rule) []string {
 
 func isClass(pattern string) bool { return pattern == classBefore || pattern == classAfter }
 
+// checkPattern rejects what can name no command of Tencent's.
 func checkPattern(pattern string) error {
-	prefix, _ := strings.CutSuffix(pattern, "*")
-	if strings.Contains(prefix, "*") {
+	prefix, several := strings.CutSuffix(pattern, "*")
+	meant := callback.Slip(pattern)
+	switch {
+	case strings.Contains(prefix, "*"):
 		return fmt.Errorf("command %q: a * can only be its last character", pattern)
-	}
-	if pattern == "" {
+	case pattern == "":
 		return errors.New("a command is empty: write a CallbackCommand, its beginning and *, or before or after")
+	case several:
+		meant = exactPrefix(prefix)
+	case isClass(pattern):
+		return nil
+	case isClass(strings.ToLower(pattern)):
+		meant = strings.ToLower(pattern)
 	}
-	if exact := exactCase(pattern, prefix); exact != "" {
-		return fmt.Errorf("command %q: write it in the exact case, %s", pattern, exact)
+	if meant != "" {
+		return fmt.Errorf("command %q is none of Tencent's: write %s", pattern, meant)
 	}
 	return nil
 }
 
-// exactCase returns how the pattern is written that fits a known command, or is
-// a class, in another case only; empty if it is right or fits none.
-func exactCase(pattern, prefix string) string {
-	for _, word := range []string{classBefore, classAfter} {
-		if pattern != word && strings.EqualFold(pattern, word) {
-			return word
-		}
-	}
-	exact := ""
+// exactPrefix returns how a prefix is written that fits known commands in another
+// case only, and a *; empty if it is right or fits none.
+func exactPrefix(prefix string) (exact string) {
 	for _, known := range callback.Commands() {
 		begin := known.Name[:min(len(prefix), len(known.Name))]
-		if pattern == known.Name || pattern != prefix && begin == prefix {
+		if begin == prefix {
 			return ""
 		}
-		if strings.EqualFold(begin, prefix) && (pattern != prefix || len(prefix) == len(known.Name)) {
-			exact = begin + strings.TrimPrefix(pattern, prefix)
+		if strings.EqualFold(begin, prefix) {
+			exact = begin + "*"
 		}
 	}
 	return exact
@@ -269,65 +216,75 @@ func (r *Rule) deadline() time.Duration {
 	return defaultDeadline
 }
 
-// ruleSet finds the rule of a command.
-type ruleSet struct {
-	rules []Rule
-	known map[string]*Rule // the rule of every known command that has one
-}
-
-func newRuleSet(rules []Rule) ruleSet {
-	s := ruleSet{rules: rules, known: make(map[string]*Rule)}
-	for _, command := range callback.Commands() {
-		if rule := s.search(command.Name); rule != nil {
-			s.known[command.Name] = rule
-		}
-	}
-	return s
-}
-
-func (s ruleSet) search(command string) *Rule {
-	for i := range s.rules {
-		if s.rules[i].names(command) {
-			return &s.rules[i]
+// ruleNaming returns the first rule that names the command, nil if none does.
+func (h *Handler) ruleNaming(command string) *Rule {
+	for i := range h.Rules {
+		if h.Rules[i].names(command) {
+			return &h.Rules[i]
 		}
 	}
 	return nil
 }
 
-// find returns the rule of the command, or the rejection where none lets it in.
-func (s ruleSet) find(command string) (*Rule, error) {
-	if command == "" {
-		return nil, &callback.Rejection{Reason: callback.ReasonCommand, Path: "CallbackCommand", Detail: "the parameter is missing"}
-	}
-	rule := s.known[command]
-	if rule == nil {
-		rule = s.search(command)
+// ruleOf returns the rule of the command, or the rejection where none lets it in. A
+// command that would pass for a known one has none, because a rule for all others
+// would be about it, and the backend may take it for the known one.
+func (h *Handler) ruleOf(command string) (*Rule, error) {
+	detail := "no rule of this guard lets the command in"
+	rule, ok := h.known[command]
+	if !ok {
+		switch known := callback.LookAlike(command); {
+		case command == "":
+			detail = "the parameter is missing"
+		case known != "":
+			detail = "the command looks like " + known + " but is not"
+		default:
+			rule = h.ruleNaming(command)
+		}
 	}
 	if rule == nil || rule.Action == actionReject {
-		return nil, &callback.Rejection{Reason: callback.ReasonCommand, Path: "CallbackCommand", Detail: "no rule of this guard lets the command in"}
+		return nil, &callback.Rejection{Reason: callback.ReasonCommand, Path: "CallbackCommand", Detail: detail}
 	}
 	return rule, nil
 }
 
-// warn logs what loads but is hardly meant: commands that timguard does not know,
-// which may be new or misspelt, and rules that come too late.
-func (s ruleSet) warn(logger *zap.Logger) {
-	for i := range s.rules {
-		rule := &s.rules[i]
-		for _, pattern := range rule.Commands {
-			if !fitsKnown(pattern) {
-				logger.Warn("no known command fits a rule: if it is not for new ones, whose payload is checked as strict JSON only, "+
-					"check the spelling; tim-callback commands lists the known ones", zap.String("command", pattern))
-			}
+// provisionRules finds the rules of the known commands, and logs what loads but is
+// hardly meant: commands that timguard does not know, rules that come too late, and
+// before-callbacks that no rule names.
+func (h *Handler) provisionRules() {
+	h.known = make(map[string]*Rule)
+	var open []string
+	for _, command := range callback.Commands() {
+		rule := h.ruleNaming(command.Name)
+		h.known[command.Name] = rule
+		if rule == nil && command.Class == callback.Before {
+			open = append(open, command.Name)
 		}
-		if s.comesTooLate(rule) {
-			logger.Warn("a rule never applies: earlier ones name all its commands, and the first that names a command counts",
-				zap.Int("rule", i+1), zap.Strings("commands", rule.Commands), zap.String("action", rule.Action))
+	}
+	if len(open) > 0 {
+		h.logger.Warn("no rule names some before-callbacks: if they are switched on in the console, they are answered 403, "+
+			"which to Tencent means allowed; write rules for them, or switch them off", zap.Strings("commands", open))
+	}
+	for i := range h.Rules {
+		h.warnOfRule(i)
+	}
+}
+
+func (h *Handler) warnOfRule(i int) {
+	rule := &h.Rules[i]
+	for _, pattern := range rule.Commands {
+		if !fitsKnown(pattern) {
+			h.logger.Warn("no known command fits a rule: if it is not for new ones, whose payload is checked as strict JSON only, "+
+				"check the spelling; tim-callback commands lists the known ones", zap.String("command", pattern))
 		}
-		if rule.deadline() >= tencentWaits {
-			logger.Warn("a deadline is after Tencent has given up, which is after 2s",
-				zap.Strings("commands", rule.Commands), zap.Duration("deadline", rule.deadline()))
-		}
+	}
+	if h.comesTooLate(rule) {
+		h.logger.Warn("a rule never applies: earlier ones name all its commands, and the first that names a command counts",
+			zap.Int("rule", i+1), zap.Strings("commands", rule.Commands), zap.String("action", rule.Action))
+	}
+	if rule.deadline() >= tencentWaits {
+		h.logger.Warn("a deadline is after Tencent has given up, which is after 2s",
+			zap.Strings("commands", rule.Commands), zap.Duration("deadline", rule.deadline()))
 	}
 }
 
@@ -339,10 +296,9 @@ func fitsKnown(pattern string) bool {
 
 // comesTooLate reports whether earlier rules name every command that this one
 // spells out, and every known one that it fits.
-func (s ruleSet) comesTooLate(rule *Rule) bool {
-	first := func(command string) bool { return s.search(command) == rule }
+func (h *Handler) comesTooLate(rule *Rule) bool {
 	for _, known := range callback.Commands() {
-		if first(known.Name) {
+		if h.known[known.Name] == rule {
 			return false
 		}
 	}
@@ -350,7 +306,7 @@ func (s ruleSet) comesTooLate(rule *Rule) bool {
 		if strings.HasSuffix(pattern, "*") || isClass(pattern) { // it may be for new ones
 			return false
 		}
-		if first(pattern) {
+		if h.ruleNaming(pattern) == rule {
 			return false
 		}
 	}

@@ -18,14 +18,22 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
+// withRules returns a handler that knows the rules, and its warnings.
+func withRules(rules ...Rule) (*Handler, *observer.ObservedLogs) {
+	core, logs := observer.New(zap.WarnLevel)
+	h := &Handler{Rules: rules, logger: zap.New(core)}
+	h.provisionRules()
+	return h, logs
+}
+
 func TestTheFirstRuleThatNamesACommandCounts(t *testing.T) {
 	t.Parallel()
-	rules := newRuleSet([]Rule{
-		{Commands: []string{callback.RecallCommand}, Action: actionForward},
-		{Commands: []string{"C2C.Reject", "Group.CallbackAfterReject*"}, Action: actionReject},
-		{Commands: []string{"Group.*", "C2C.*"}, Action: actionAck},
-		{Commands: []string{"Group.Later", "Exact"}, Action: actionForward},
-	})
+	h, _ := withRules(
+		Rule{Commands: []string{callback.RecallCommand}, Action: actionForward},
+		Rule{Commands: []string{"C2C.Reject", "Group.CallbackAfterReject*"}, Action: actionReject},
+		Rule{Commands: []string{"Group.*", "C2C.*"}, Action: actionAck},
+		Rule{Commands: []string{"Group.Later", "Exact"}, Action: actionForward},
+	)
 	for command, want := range map[string]string{
 		callback.RecallCommand:         actionForward,
 		callback.RecallCommand + "2":   actionAck,
@@ -42,7 +50,7 @@ func TestTheFirstRuleThatNamesACommandCounts(t *testing.T) {
 		"Other":                        "",
 		"":                             "",
 	} {
-		rule, err := rules.find(command)
+		rule, err := h.ruleOf(command)
 		switch rejection, _ := errors.AsType[*callback.Rejection](err); {
 		case want == "" && (rejection == nil || rejection.Reason != callback.ReasonCommand):
 			t.Errorf("%q: rule %v and error %v, want a rejection as command", command, rule, err)
@@ -54,13 +62,13 @@ func TestTheFirstRuleThatNamesACommandCounts(t *testing.T) {
 
 func TestAStarMatchesEveryCommand(t *testing.T) {
 	t.Parallel()
-	rules := newRuleSet([]Rule{{Commands: []string{"*"}, Action: actionAck}})
+	h, _ := withRules(Rule{Commands: []string{"*"}, Action: actionAck})
 	for _, command := range []string{callback.RecallCommand, "Anything"} {
-		if rule, err := rules.find(command); err != nil || rule.Action != actionAck {
+		if rule, err := h.ruleOf(command); err != nil || rule.Action != actionAck {
 			t.Errorf("%s: rule %v and error %v, want ack", command, rule, err)
 		}
 	}
-	if _, err := rules.find(""); err == nil {
+	if _, err := h.ruleOf(""); err == nil {
 		t.Error("a missing command is let in")
 	}
 }
@@ -72,10 +80,10 @@ func TestRulesWarnOfWhatIsHardlyMeant(t *testing.T) {
 		rules []Rule
 		want  []string // the beginnings of the warnings
 	}{
-		"nothing": {[]Rule{
+		"a pattern for new ones": {[]Rule{
 			{Commands: []string{callback.RecallCommand, "Group.*"}, Action: actionForward},
-			{Commands: []string{"before", "*"}, Action: actionForward},
-		}, nil},
+			{Commands: []string{"Other.*"}, Action: actionForward},
+		}, []string{"no known command"}},
 		"an unknown command": {[]Rule{{Commands: []string{"Misspelt", callback.RecallCommand}, Action: actionAck}}, []string{"no known command"}},
 		"a pattern that fits nothing": {[]Rule{
 			{Commands: []string{"Grp.*"}, Action: actionForward},
@@ -94,14 +102,66 @@ func TestRulesWarnOfWhatIsHardlyMeant(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			core, logs := observer.New(zap.WarnLevel)
-			newRuleSet(tt.rules).warn(zap.New(core))
+			before := Rule{Commands: []string{"before"}, Action: actionReject}
+			_, logs := withRules(append(tt.rules, before)...)
 			var got []string
 			for _, entry := range logs.All() {
 				got = append(got, entry.Message)
 			}
 			if !slices.EqualFunc(got, tt.want, strings.HasPrefix) {
 				t.Errorf("warnings %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// A command that a backend may take for a known one gets none of the rules that are
+// about others.
+func TestALookAlikeOfACommandHasNoRule(t *testing.T) {
+	t.Parallel()
+	h, _ := withRules(
+		Rule{Commands: []string{"C2C.CallbackAfterMsgWithDraw"}, Action: actionReject},
+		Rule{Commands: []string{"after", "*"}, Action: actionForward},
+	)
+	for _, command := range []string{
+		"C2C.CallbackAfterMsgWithDraw ", " C2C.CallbackAfterMsgWithDraw", "C2C.CallbackAfterMsgWithdraw", "c2c.callbackaftermsgwithdraw",
+		"C2C.CallbackAfterMsgWithDraw\u00a0", "C2C_CallbackAfterMsgWithDraw", callback.RecallCommand + "\u3000",
+	} {
+		rule, err := h.ruleOf(command)
+		if rejection, ok := errors.AsType[*callback.Rejection](err); !ok || rejection.Reason != callback.ReasonCommand || !strings.Contains(rejection.Detail, "looks like") {
+			t.Errorf("%q: rule %v and error %v, want a rejection as command", command, rule, err)
+		}
+	}
+	if rule, err := h.ruleOf("C2C.CallbackAfterSomethingNew"); err != nil || rule.Action != actionForward {
+		t.Errorf("a new command: rule %v and error %v, want forward", rule, err)
+	}
+}
+
+func TestBeforeCallbacksThatNoRuleNamesAreListedAtLoad(t *testing.T) {
+	t.Parallel()
+	const text = "no rule names some before-callbacks"
+	for name, tt := range map[string]struct {
+		rules []Rule
+		open  int
+	}{
+		"none is named":      {[]Rule{{Commands: []string{"after"}, Action: actionForward}}, 11},
+		"one is not":         {[]Rule{{Commands: []string{"Group.*", "C2C.*", "OfficialAccount.*", "Sns.CallbackPrevFriendAdd"}, Action: actionForward}}, 1},
+		"all are":            {[]Rule{{Commands: []string{"before"}, Action: actionForward}}, 0},
+		"all are rejected":   {[]Rule{{Commands: []string{"*"}, Action: actionReject}}, 0},
+		"all but to deliver": {[]Rule{{Commands: []string{"*"}, Action: actionDeliver}}, 11},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, logs := withRules(tt.rules...)
+			open := 0
+			for _, entry := range logs.All() {
+				if strings.HasPrefix(entry.Message, text) {
+					commands, _ := entry.ContextMap()["commands"].([]any)
+					open += len(commands)
+				}
+			}
+			if open != tt.open {
+				t.Errorf("%d are listed, want %d", open, tt.open)
 			}
 		})
 	}

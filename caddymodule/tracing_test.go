@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 // span keeps the attributes that it is given.
@@ -40,13 +41,13 @@ func traced(t *testing.T, h *Handler, q request, recording bool) map[string]stri
 	s := &span{recording: recording, attributes: make(map[string]string)}
 	ctx := trace.ContextWithSpan(context.Background(), s)
 	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/?"+q.query, strings.NewReader(string(q.body)))
-	h.record(r, h.inspect(r))
+	h.record(r, h.judge(r))
 	return s.attributes
 }
 
 func TestASpanGetsTheValuesOfTheCall(t *testing.T) {
 	t.Parallel()
-	h := provisioned(t, &Handler{Apps: []App{{testApp, []string{testToken}}}})
+	h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}})
 	for name, tt := range map[string]struct {
 		request request
 		want    map[string]string
@@ -54,15 +55,15 @@ func TestASpanGetsTheValuesOfTheCall(t *testing.T) {
 		"forwarded": {
 			request{query: goodQuery(), body: recallBody(t)},
 			map[string]string{
-				"sdk_app_id": testApp, "command": callback.RecallCommand, "class": "after", "group_id": "1213456",
+				"sdk_app_id": guardtest.App, "command": callback.RecallCommand, "class": "after", "group_id": "1213456",
 				"topic_id": "@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic", "operator": "admin", "group_type": "Community",
 				"event_time": "1670574414123", "msg_seqs": "130", "opt_platform": "RESTAPI", "client_ip": "203.0.113.7", "action": "forward",
 			},
 		},
 		"refused": {
-			request{query: query(testApp, beforeSend, signed("guess", time.Now())), body: recallBody(t)},
+			request{query: guardtest.Query(guardtest.App, beforeSend, guardtest.Signed("guess", time.Now())), body: recallBody(t)},
 			map[string]string{
-				"sdk_app_id": testApp, "command": beforeSend, "class": "before", "opt_platform": "RESTAPI", "client_ip": "203.0.113.7",
+				"sdk_app_id": guardtest.App, "command": beforeSend, "class": "before", "opt_platform": "RESTAPI", "client_ip": "203.0.113.7",
 				"action": "reject", "reason": "sign", "path": "Sign",
 			},
 		},
@@ -86,9 +87,9 @@ func TestASpanGetsTheValuesOfTheCall(t *testing.T) {
 // Without tracing there is no span, and with it the guard is no other.
 func TestNoSpanIsNeeded(t *testing.T) {
 	t.Parallel()
-	h := provisioned(t, &Handler{Apps: []App{{testApp, []string{testToken}}}})
+	h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/?"+goodQuery(), strings.NewReader(string(recallBody(t))))
-	c := h.inspect(r)
+	c := h.judge(r)
 	h.record(r, c)
 	if c.rejection != nil || trace.SpanFromContext(r.Context()).IsRecording() {
 		t.Errorf("rejection %v", c.rejection)

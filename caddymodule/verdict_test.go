@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
 const (
@@ -174,7 +175,7 @@ func (s *guardedServer) call(ctx context.Context, q request) (answer response, t
 
 // sampleOf returns a truly signed callback of the command with a good payload.
 func sampleOf(command string) request {
-	return request{query: query(testApp, command, signed(testToken, time.Now())), body: callback.Sample(command)}
+	return request{query: guardtest.Query(guardtest.App, command, guardtest.Signed(guardtest.Token, time.Now())), body: callback.Sample(command)}
 }
 
 // wantAnswer fails unless the answer is HTTP 200 with exactly this JSON.
@@ -190,41 +191,41 @@ func (r response) wantAnswer(tb testing.TB, want string) {
 
 func TestAHeldAnswerIsValidOnlyIfTencentWouldTakeIt(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat(" ", maxAnswer-1)
+	long := strings.Repeat(" ", callback.MaxAnswer-1)
 	for name, tt := range map[string]struct {
 		status int
 		writes []string
 		valid  bool
 	}{
-		"OK":                            {200, []string{okJSON}, true},
+		"OK":                            {200, []string{guardtest.OKJSON}, true},
 		"in pieces":                     {200, []string{`{"Error`, `Code":`, `0}`}, true},
-		"no status":                     {0, []string{okJSON}, true},
-		"white space around it":         {200, []string{" \r\n\t", okJSON, "\n"}, true},
+		"no status":                     {0, []string{guardtest.OKJSON}, true},
+		"white space around it":         {200, []string{" \r\n\t", guardtest.OKJSON, "\n"}, true},
 		"its own fields":                {200, []string{`{"ErrorCode":120001,"MsgBody":[{"MsgType":"TIMTextElem"}],"ErrorCode":1}`}, true},
-		"the largest":                   {200, []string{"{", long[:maxAnswer-2], "}"}, true},
+		"the largest":                   {200, []string{"{", long[:callback.MaxAnswer-2], "}"}, true},
 		"empty object":                  {200, []string{"{}"}, true},
-		"a status before the final one": {103, []string{okJSON}, true},
+		"a status before the final one": {103, []string{guardtest.OKJSON}, true},
 		"nothing":                       {0, nil, false},
 		"status only":                   {200, nil, false},
-		"created":                       {201, []string{okJSON}, false},
+		"created":                       {201, []string{guardtest.OKJSON}, false},
 		"no content":                    {204, nil, false},
-		"redirect":                      {302, []string{okJSON}, false},
-		"server error":                  {500, []string{okJSON}, false},
-		"array":                         {200, []string{"[" + okJSON + "]"}, false},
+		"redirect":                      {302, []string{guardtest.OKJSON}, false},
+		"server error":                  {500, []string{guardtest.OKJSON}, false},
+		"array":                         {200, []string{"[" + guardtest.OKJSON + "]"}, false},
 		"string":                        {200, []string{`"OK"`}, false},
 		"null":                          {200, []string{`null`}, false},
 		"HTML":                          {200, []string{`<!DOCTYPE html><html></html>`}, false},
-		"half":                          {200, []string{okJSON[:20]}, false},
-		"two":                           {200, []string{okJSON, okJSON}, false},
-		"byte order mark":               {200, []string{"\ufeff", okJSON}, false},
-		"a comment":                     {200, []string{okJSON, "// x"}, false},
+		"half":                          {200, []string{guardtest.OKJSON[:20]}, false},
+		"two":                           {200, []string{guardtest.OKJSON, guardtest.OKJSON}, false},
+		"byte order mark":               {200, []string{"\ufeff", guardtest.OKJSON}, false},
+		"a comment":                     {200, []string{guardtest.OKJSON, "// x"}, false},
 		"not UTF-8":                     {200, []string{"{\"a\":\"\xff\"}"}, false},
 		"too long":                      {200, []string{"{", long, "}"}, false},
 		"too long after its end":        {200, []string{"{}", long, " "}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := &heldAnswer{header: make(http.Header)}
+			a := &HeldAnswer{header: make(http.Header)}
 			if tt.status != 0 {
 				a.WriteHeader(tt.status)
 			}
@@ -232,11 +233,11 @@ func TestAHeldAnswerIsValidOnlyIfTencentWouldTakeIt(t *testing.T) {
 				_, _ = io.WriteString(a, text) // as handlers do that do not look
 				a.Flush()
 			}
-			if err := a.invalid(); (err == nil) != tt.valid {
+			if err := a.checkValid(); (err == nil) != tt.valid {
 				t.Errorf("fault %v, want the answer to be valid: %t", err, tt.valid)
 			}
-			if a.body.Len() > maxAnswer {
-				t.Errorf("%d bytes are held, want at most %d", a.body.Len(), maxAnswer)
+			if a.body.Len() > callback.MaxAnswer+1 {
+				t.Errorf("%d bytes are held, want at most %d", a.body.Len(), callback.MaxAnswer+1)
 			}
 		})
 	}
@@ -279,11 +280,15 @@ func TestWhatIsDoneWithARefusedCallback(t *testing.T) {
 				query: callback.Query{CallbackCommand: tt.command}, verified: tt.verified, rule: tt.rule,
 				rejection: &callback.Rejection{Reason: callback.ReasonPayload},
 			}
-			if c.action = c.actionOfRefused(); c.action != tt.want {
-				t.Errorf("action %s, want %s", c.action, tt.want)
+			action, verdict := (&Handler{Mode: modeEnforce}).actionOfRejected(c)
+			if action != tt.want {
+				t.Errorf("action %s, want %s", action, tt.want)
 			}
-			if got := c.fellBack(); got != tt.fellBack {
+			if got := verdict != nil; got != tt.fellBack {
 				t.Errorf("fell back: %t, want %t", got, tt.fellBack)
+			}
+			if action, _ := (&Handler{Mode: modeReport}).actionOfRejected(c); action != actionForward {
+				t.Errorf("action %s in report mode, want forward", action)
 			}
 		})
 	}

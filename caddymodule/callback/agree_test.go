@@ -128,7 +128,7 @@ func wantAgreement(t *testing.T, body []byte, command string) bool {
 	if err != nil {
 		t.Fatalf("%v; %s body %.2000q", err, command, body)
 	}
-	fields := schemaOf(command).object.table
+	fields := fieldsOf(command)
 	wantEvent(t, event, written, fields, body)
 	all := goReadings(body)
 	maps.Copy(all, readings(t, "json", body))

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -137,6 +138,22 @@ func differ(written, got *value, fields []Field, checked bool) string {
 		}
 	}
 	return ""
+}
+
+var fieldLists sync.Map // by their object
+
+// fieldsOf returns what is known of the command's payload, the same slice each time.
+func fieldsOf(command string) []Field {
+	o, _ := schemaOf(command)
+	if fields, ok := fieldLists.Load(o); ok {
+		return fields.([]Field)
+	}
+	var fields []Field
+	for _, f := range o.fields {
+		fields = append(fields, f.Field)
+	}
+	kept, _ := fieldLists.LoadOrStore(o, fields)
+	return kept.([]Field)
 }
 
 func fieldNamed(fields []Field, name string) Field {

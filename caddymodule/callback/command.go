@@ -6,6 +6,8 @@ package callback
 import (
 	"slices"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // Class says when Tencent sends a callback, and so what its answer means.
@@ -114,6 +116,63 @@ func Lookup(name string) (Command, bool) {
 	}
 	return c.Command, true
 }
+
+// LookAlike returns the known command that the name would pass for without being
+// it, because they differ in letter case, white space or separators only; empty if
+// there is none.
+func LookAlike(name string) string {
+	if known := commandsByForm[normalizeName(name)]; known != name {
+		return known
+	}
+	return ""
+}
+
+// Slip returns the known command of which the name is a slip of the pen: a
+// [LookAlike], or one with a letter or two too many, too few or wrong, without the
+// product before the dot, or without the word Callback. Empty if the name is known
+// or is none.
+func Slip(name string) string {
+	if _, known := schemas[name]; known {
+		return ""
+	}
+	nearest, least := "", slips(name)+1
+	for _, c := range commands {
+		forms := []string{c.Name, strings.Replace(c.Name, "Callback", "", 1)}
+		if _, behind, _ := strings.Cut(c.Name, "."); !strings.Contains(name, ".") {
+			forms = append(forms, behind, strings.Replace(behind, "Callback", "", 1))
+		}
+		for _, form := range forms {
+			if d := distance(name, form); d < least {
+				nearest, least = c.Name, d
+			}
+		}
+	}
+	return nearest
+}
+
+// slips is how many slips a name can have and still be taken for another.
+func slips(name string) int {
+	switch n := len(normalizeName(name)); {
+	case n < 4:
+		return 0
+	case n < 12:
+		return 1
+	}
+	return 2
+}
+
+func distance(a, b string) int {
+	return levenshtein.ComputeDistance(normalizeName(a), normalizeName(b))
+}
+
+// commandsByForm holds the names of the known commands by their normalized form.
+var commandsByForm = func() map[string]string {
+	forms := make(map[string]string, len(commands))
+	for _, c := range commands {
+		forms[normalizeName(c.Name)] = c.Name
+	}
+	return forms
+}()
 
 // commands is the whole table, one family a file.
 var commands = slices.Concat(

@@ -278,7 +278,7 @@ func TestIntegersHoldTheirLeastValue(t *testing.T) {
 			value := at.object[f.Name]
 			defer func() { at.object[f.Name] = value }()
 			least := f.Min
-			if least == 0 && f.Type&Uint32 == 0 {
+			if least == 0 && f.Type&Uint32 == 0 && f.Name != "EventTime" {
 				at.object[f.Name] = json.Number("-9007199254740991") // no least value
 				if err := inspectTree(t, tree, c.Name); err != nil {
 					t.Errorf("%s: %v", at.pointer(f.Name), err)
@@ -336,5 +336,57 @@ func TestCommandsKnownByNameOnlyAreCheckedForTheirCommand(t *testing.T) {
 		}
 		_, err = Inspect([]byte(`{"CallbackCommand":"Other"}`), c.Name)
 		wantRejection(t, err, ReasonMismatch, "/CallbackCommand")
+	}
+}
+
+func TestASlipOfACommandNamesTheOneThatIsMeant(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"group.callbackafterrecallmsg":   RecallCommand,
+		" " + RecallCommand:              RecallCommand,
+		"Group.CallbackAfterRecallMsg\t": RecallCommand,
+		"Group_CallbackAfterRecallMsg":   RecallCommand,
+		"Group.CallbackAfterRecalMsg":    RecallCommand,
+		"Group.CallbackAfterRecallMsgs":  RecallCommand,
+		"Group.CallbackAfterRecllaMsg":   RecallCommand,
+		"Group.AfterRecallMsg":           RecallCommand,
+		"CallbackAfterRecallMsg":         RecallCommand,
+		"AfterRecallMsg":                 RecallCommand,
+		"C2C.CallbackAfterMsgWithdraw":   "C2C.CallbackAfterMsgWithDraw",
+		"State.StatChange":               "State.StateChange",
+		RecallCommand:                    "",
+		"Group.CallbackAfterMemberMuted": "",
+		"Group.CallbackAfterUnrecallMsg": RecallCommand,
+		"Group.CallbackBeforeRecallMsg":  "",
+		"Future.CallbackAfterAnything":   "",
+		"Call.CallbackAfterSendMsg":      "",
+		"New":                            "",
+		"":                               "",
+	} {
+		if got := Slip(name); got != want {
+			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
+	}
+	for _, c := range Commands() {
+		if got := Slip(c.Name); got != "" {
+			t.Errorf("%s is taken for %s", c.Name, got)
+		}
+	}
+}
+
+func TestACommandPassesForAnotherOnlyIfItIsNotKnown(t *testing.T) {
+	t.Parallel()
+	for _, c := range Commands() {
+		if got := LookAlike(c.Name); got != "" {
+			t.Errorf("%s passes for %s", c.Name, got)
+		}
+		for _, alike := range []string{c.Name + " ", " " + c.Name, strings.ToUpper(c.Name), strings.Replace(c.Name, ".", "", 1), c.Name + "\u00a0", c.Name + "\u202e", "\u0085" + c.Name, strings.Replace(c.Name, "s", "\u017f", 1)} {
+			if alike != c.Name && LookAlike(alike) != c.Name {
+				t.Errorf("%q passes for %q, want %s", alike, LookAlike(alike), c.Name)
+			}
+		}
+	}
+	if got := LookAlike("Future.CallbackAfterAnything"); got != "" {
+		t.Errorf("a new command passes for %s", got)
 	}
 }

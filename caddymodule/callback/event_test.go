@@ -56,6 +56,8 @@ func TestContentKeyIsEmptyWhereNothingTellsEventsApart(t *testing.T) {
 		`{}`,
 		`{"CallbackCommand":"X.CallbackAfterNew","GroupId":"a","Type":"Public","Operator_Account":"b"}`,
 		`{"EventTime":null,"MsgSeq":{}}`,
+		`{"EventTime":0}`,
+		`{"EventTime":"0"}`,
 	} {
 		if key := keyOf(t, []byte(body), "X.CallbackAfterNew"); key != "" {
 			t.Errorf("%s has the key %q", body, key)

@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"math/bits"
 	"strconv"
 	"strings"
 
@@ -22,53 +21,48 @@ const wantObject = "want one JSON object"
 var tooDeep = "nested deeper than " + strconv.Itoa(MaxDepth)
 
 // fault returns a Rejection for what begins at the offset. Its Path is up to
-// locate, which need not be on the way of good payloads.
+// locate.
 func fault(at int, reason Reason, detail string) error {
 	return &Rejection{Reason: reason, Detail: detail, Offset: int64(at)}
 }
 
-// wrong returns a Rejection for a value that is none of the field's types.
-func wrong(at int, f *field) error {
-	return fault(at, ReasonPayload, "want "+f.types.String())
+// wrongType returns a Rejection for a value that is none of the field's types.
+func wrongType(at int, f *field) error {
+	return fault(at, ReasonPayload, "want "+f.Type.String())
 }
 
-// missing returns a Rejection for the first of the required fields that the
-// object at hand, read up to its closing brace, lacks.
-func (in *inspector) missing(o *object, missing uint64) error {
-	name := o.table[bits.TrailingZeros64(missing)].Name
-	return &Rejection{Reason: ReasonPayload, Path: name, Detail: "the field is missing", Offset: int64(in.at)}
-}
-
-// locate completes an inspector's Rejection with the pointer to the place; a
-// field that is missing there is named already.
-func locate(err error, body []byte) error {
+// asRejection returns the error as what every error of this package is.
+func asRejection(err error) *Rejection {
 	r, ok := errors.AsType[*Rejection](err)
-	if !ok { // of a body that jsontext has read: cannot be
+	if !ok {
 		return &Rejection{Reason: ReasonJSON, Detail: "not strict JSON"}
 	}
-	pointer := pointerTo(body, r.Offset)
-	if r.Path != "" {
-		pointer = pointer.AppendToken(r.Path)
-	}
-	r.Path = pathOf(pointer)
 	return r
 }
 
-// pointerTo returns the JSON pointer to the value, or the name, that begins at the
-// offset, or to the object or array that ends there.
-func pointerTo(body []byte, offset int64) jsontext.Pointer {
+// locate completes an inspector's Rejections, which are in the order of the body,
+// with the pointers to their places: that of the value or the name that begins at
+// the offset, or of the object or array that ends there. The Path of a field that
+// is missing there is its name until then.
+func locate(body []byte, faults []*Rejection) {
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))
-	for dec.InputOffset() <= offset {
-		if _, err := dec.ReadToken(); err != nil {
-			break
+	for _, r := range faults {
+		for dec.InputOffset() <= r.Offset {
+			if _, err := dec.ReadToken(); err != nil {
+				break
+			}
 		}
+		pointer := dec.StackPointer()
+		if r.Path != "" {
+			pointer = pointer.AppendToken(r.Path)
+		}
+		r.Path = pathOf(pointer)
 	}
-	return dec.StackPointer()
 }
 
 // syntaxFault returns a Rejection for the first place where the body is not
 // strict JSON, or is too deep. It repeats nothing of the payload.
-func syntaxFault(body []byte) error {
+func syntaxFault(body []byte) *Rejection {
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
 	for {
 		_, err := dec.ReadToken()
@@ -87,7 +81,7 @@ func syntaxFault(body []byte) error {
 }
 
 // decoderFault turns an error of the decoder into a Rejection.
-func decoderFault(body []byte, offset int64, err error) error {
+func decoderFault(body []byte, offset int64, err error) *Rejection {
 	r := &Rejection{Reason: ReasonJSON, Offset: offset}
 	if se, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		pointer := se.JSONPointer

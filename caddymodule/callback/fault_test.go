@@ -118,3 +118,53 @@ func TestAPathIsShortAndValidUTF8WhateverTheNames(t *testing.T) {
 		}
 	}
 }
+
+func TestFaultsReturnsEveryFaultInItsPlace(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		body  string
+		paths string
+	}{
+		"a good payload":     {sampleRecall, ""},
+		"wrong and missing":  {`{"CallbackCommand":"x","Type":1,"MsgSeqList":[{"MsgSeq":0},{"MsgSeq":1,"MsgId":[{}]},{}, 7],"groupid":{"a":[1]},"EventTime":-1}`, "/CallbackCommand /Type /MsgSeqList/0/MsgSeq /MsgSeqList/1/MsgId /MsgSeqList/2/MsgSeq /MsgSeqList/3 /groupid /EventTime /Operator_Account /GroupId"},
+		"everything missing": {`{}`, "/CallbackCommand /Operator_Account /Type /GroupId /MsgSeqList"},
+		"up to a broken end": {`{"Type":1,"x":}`, ""},
+		"up to the depth":    {`{"Type":1,"x":` + strings.Repeat("[", 20) + strings.Repeat("]", 20) + `,"GroupId":2}`, "/Type /x" + strings.Repeat("/0", 15)},
+		"no object":          {`[]`, ""},
+		"in a list of pushes": {
+			`{"MsgSeqList":[{"MsgSeq":1,"msgid":{"MsgSeq":[]}}],"MemberList":[{"member_account":1,"Member_Account":2,"x":{"__proto__":1}}]}`,
+			"/MsgSeqList/0/msgid /MemberList/0/member_account /MemberList/0/x/__proto__ /CallbackCommand /Operator_Account /Type /GroupId",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var paths []string
+			last := int64(-1)
+			for _, r := range Faults([]byte(test.body), RecallCommand) {
+				paths = append(paths, r.Path)
+				if r.Offset < last || r.Detail == "" {
+					t.Errorf("%v at %d stands behind one at %d", r, r.Offset, last)
+				}
+				last = r.Offset
+			}
+			if got := strings.Join(paths, " "); got != test.paths {
+				t.Errorf("got  %s\nwant %s", got, test.paths)
+			}
+		})
+	}
+}
+
+// What Inspect says is the first of what Faults says, of every payload.
+func TestFaultsBeginWithWhatInspectRejects(t *testing.T) {
+	t.Parallel()
+	corrupt(sampleRecall, func(body string) {
+		_, err := Inspect([]byte(body), RecallCommand)
+		faults := Faults([]byte(body), RecallCommand)
+		if (err == nil) != (len(faults) == 0) {
+			t.Fatalf("Inspect says %v, Faults %v; body %s", err, faults, body)
+		}
+		if err != nil && err.Error() != faults[0].Error() && wantReason(t, err, asRejection(err).Reason).Offset != faults[0].Offset {
+			t.Errorf("Inspect says %v, Faults %v; body %s", err, faults[0], body)
+		}
+	})
+}

@@ -77,12 +77,11 @@ func FuzzInspect(f *testing.F) {
 		if !bytes.Equal(body, before) {
 			t.Fatal("the body was changed")
 		}
-		wantPlainIsValid(t, body, command)
 		if err != nil {
 			wantBodyRejection(t, err, body)
 			return
 		}
-		fields := schemaOf(command).object.table
+		fields := fieldsOf(command)
 		wantSameEnvelope(t, event, body, fields)
 		wantExactNames(t, body, fields)
 		if command == RecallCommand {

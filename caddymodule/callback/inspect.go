@@ -6,8 +6,8 @@ package callback
 import (
 	"bytes"
 	"math"
+	"math/bits"
 	"strconv"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -18,37 +18,28 @@ const MaxDepth = 16
 // Inspect checks a callback's body against the schema of the command, which is
 // the one that the query names, and returns its envelope.
 //
-// The body must be one strict JSON object: UTF-8 without byte order mark,
-// without comments, nothing after it, nested at most [MaxDepth] deep, no name
-// twice in one object, also not in another case than a known field's, no NUL in a
-// name, and no number beyond what a float64 holds. Required fields must be there,
-// known fields must be of their type and in range, unknown fields pass. Its errors
-// have the reason json, payload or mismatch.
-//
-// Whether it is strict JSON is judged before everything else. Only a plain body is
-// judged in one pass: one that holds nothing but names that the schema knows and
-// describes, strings of printable ASCII without escapes, and integers, such as a
-// recall. Any other, good or bad, jsontext reads first, which takes longer than all
-// the rest, and the pass that follows relies on that.
+// The body must be one strict JSON object, which jsontext validates: UTF-8
+// without byte order mark, without comments, nothing after it, no name twice in
+// one object. Besides, it nests at most [MaxDepth] deep, and has no NUL in a name
+// and no number beyond what a float64 holds. Required fields must be there, known
+// fields must be of their type and in range, unknown fields pass. In the payload
+// and in every object that the protocol describes, a name that only looks like
+// one of the protocol's is rejected; in any object __proto__ is. Its errors have
+// the reason json, payload or mismatch.
 func Inspect(body []byte, command string) (Event, error) {
-	s := schemaOf(command)
 	in := inspector{scanner: scanner{body: body}, command: command}
-	if in.payload(s.object) != nil {
-		return inspectStrictly(body, command, s)
+	if faults := in.inspect(); len(faults) > 0 {
+		return Event{}, faults[0]
 	}
-	return in.event(s.classOf(command)), nil
+	return in.event(), nil
 }
 
-// inspectStrictly is [Inspect] for a body that is not plain.
-func inspectStrictly(body []byte, command string, s *schema) (Event, error) {
-	if !jsontext.Value(body).IsValid() {
-		return Event{}, syntaxFault(body)
-	}
-	in := inspector{scanner: scanner{body: body, valid: true}, command: command}
-	if err := in.payload(s.object); err != nil {
-		return Event{}, locate(err, body)
-	}
-	return in.event(s.classOf(command)), nil
+// Faults returns everything that [Inspect] would reject in the body, in the order
+// of the body, or nothing if it is good. A fault of the reason json is the last
+// one, because what follows it cannot be read.
+func Faults(body []byte, command string) []*Rejection {
+	in := inspector{scanner: scanner{body: body}, command: command, all: true}
+	return in.inspect()
 }
 
 // inspector is one pass over one body.
@@ -56,209 +47,201 @@ type inspector struct {
 	scanner
 
 	command    string
+	class      Class
 	envelope   [roleGroupType + 1][]byte
 	eventTime  int64
 	msgSeqs    []uint32
 	identified bool
+
+	all    bool // whether to go on after a fault, and collect
+	faults []*Rejection
 }
 
-func (in *inspector) event(class Class) Event {
-	e := Event{
-		Command: in.command, Class: class, EventTime: in.eventTime, MsgSeqs: in.msgSeqs,
-		body: in.body, identified: in.identified,
+// collect keeps a fault and reports whether to go on after it.
+func (in *inspector) collect(err error) bool {
+	r := asRejection(err)
+	if !in.all || r.Reason == ReasonJSON {
+		return false
 	}
-	var length int
-	for _, text := range in.envelope {
-		length += len(text)
+	in.faults = append(in.faults, r)
+	return true
+}
+
+// resume goes on behind the value that begins at the offset and has a fault, or
+// returns the fault.
+func (in *inspector) resume(at, depth int, err error) error {
+	if !in.collect(err) {
+		return err
 	}
-	var all strings.Builder // one allocation for all strings
-	all.Grow(length)
-	e.GroupID = in.text(&all, roleGroupID)
-	e.TopicID = in.text(&all, roleTopicID)
-	e.Operator = in.text(&all, roleOperator)
-	e.GroupType = in.text(&all, roleGroupType)
-	return e
+	in.at, in.depth = at, depth
+	return in.skip()
 }
 
-// text appends what was noted for the role, and returns it.
-func (in *inspector) text(all *strings.Builder, r role) string {
-	start := all.Len()
-	all.Write(in.envelope[r])
-	return all.String()[start:]
+// inspect reads the whole body and returns its faults, or only the first.
+func (in *inspector) inspect() []*Rejection {
+	if !jsontext.Value(in.body).IsValid() {
+		return []*Rejection{syntaxFault(in.body)}
+	}
+	if err := in.payload(); err != nil {
+		in.faults = append(in.faults, asRejection(err))
+	}
+	if len(in.faults) > 0 {
+		locate(in.body, in.faults)
+	}
+	return in.faults
 }
 
-// payload reads the whole body.
-func (in *inspector) payload(o *object) error {
+func (in *inspector) payload() error {
 	if in.next() != '{' {
 		return fault(in.at, ReasonJSON, wantObject)
 	}
-	if err := in.object(o); err != nil {
-		return err
-	}
-	return in.finish()
+	var o *object
+	o, in.class = schemaOf(in.command)
+	return in.object(o)
 }
 
-// object reads an object with known fields.
+// object reads an object that the protocol describes.
 func (in *inspector) object(o *object) error {
 	if err := in.open(); err != nil {
 		return err
 	}
 	var seen uint64
+	var several uint8
 	hint := 0
-	for first := true; in.more('}', first); first = false {
-		i, err := in.name(o, hint)
-		if err != nil {
-			return err
+	for in.more() {
+		start := in.at
+		quoted := in.string()
+		in.colon()
+		at, depth := in.at, in.depth
+		name := quoted[1 : len(quoted)-1]
+		i := o.find(name, hint)
+		if i < 0 { // perhaps it has escapes
+			name = content(quoted)
+			i = o.find(name, hint)
 		}
-		if i < 0 {
-			if err := in.skip(); err != nil {
-				return err
-			}
+		var err error
+		if i >= 0 {
+			seen |= 1 << i
+			hint = i + 1
+			err = in.value(&o.fields[i])
+		} else if err = o.checkName(start, name, &several); err == nil {
+			err = in.unknown(name)
+		}
+		if err == nil {
 			continue
 		}
-		if seen&(1<<i) != 0 { // given twice, which strict JSON cannot be
-			return errNotPlain
-		}
-		seen |= 1 << i
-		if err := in.value(&o.fields[i]); err != nil {
+		if err := in.resume(at, depth, err); err != nil {
 			return err
 		}
-		hint = i + 1
 	}
-	if missing := o.required &^ seen; missing != 0 {
-		return in.missing(o, missing)
-	}
-	return in.close('}')
+	return in.missing(o, o.required&^seen)
 }
 
-// name reads a name with its colon and returns the index of its field, -1 for an
-// unknown one.
-func (in *inspector) name(o *object, hint int) (int, error) {
-	if i := o.find(in.body[in.at:], hint); i >= 0 {
-		in.at += len(o.fields[i].quoted)
-		return i, nil
+// missing rejects an object, read to its end, that lacks the fields whose bits are
+// set.
+func (in *inspector) missing(o *object, fields uint64) error {
+	for ; fields != 0; fields &= fields - 1 {
+		name := o.fields[bits.TrailingZeros64(fields)].Name
+		err := &Rejection{Reason: ReasonPayload, Path: name, Detail: "the field is missing", Offset: int64(in.at - 1)}
+		if !in.collect(err) {
+			return err
+		}
 	}
-	if !in.valid {
-		return 0, errNotPlain
-	}
-	start := in.at
-	quoted, escaped, _ := in.string()
-	in.colon()
-	name := content(quoted, escaped)
-	if i := o.named(name); i >= 0 {
-		return i, nil
-	}
-	if i := o.fold(name); i >= 0 {
-		return 0, fault(start, ReasonPayload, "the name looks like "+o.table[i].Name+" but is not; write it exactly")
-	}
-	return -1, in.checkName(start, name)
+	return nil
 }
 
-// checkName refuses a name that PHP refuses as an object's, and with it the whole
-// payload, and that others cut at its NUL.
-func (in *inspector) checkName(start int, name []byte) error {
+// checkName rejects a name that is none of the object's fields, but that some
+// parser would take for one of the protocol's. The protocol writes a few names in
+// several ways, of which an object may have one: several has a bit for each.
+func (o *object) checkName(start int, name []byte, several *uint8) error {
+	if err := checkAnyName(start, name); err != nil {
+		return err
+	}
+	var room [64]byte // for names of any usual length
+	form := appendNormalized(room[:0], name)
+	for i := range o.fields {
+		if o.fields[i].normalized == string(form) {
+			return lookAlike(start, o.fields[i].Name)
+		}
+	}
+	known := protocolNames[string(form)]
+	if known == nil {
+		return nil
+	}
+	if !known.has(name) || *several&known.bit != 0 {
+		return lookAlike(start, known.all[0])
+	}
+	*several |= known.bit
+	return nil
+}
+
+// checkAnyName rejects a name that is dangerous in any object: PHP rejects a
+// payload with a name that begins with NUL, others cut it there, and JavaScript
+// makes __proto__ the object's prototype when it copies it.
+func checkAnyName(start int, name []byte) error {
 	if bytes.IndexByte(name, 0) >= 0 {
 		return fault(start, ReasonJSON, "a NUL in the name")
 	}
-	return nil
-}
-
-// checkNumber refuses a number that no float64 holds: parsers read it as infinite,
-// or refuse the whole payload for it.
-func (in *inspector) checkNumber(start int, raw []byte) error {
-	if len(raw) <= 300 && !bytes.ContainsAny(raw, "eE") { // a float64 holds it
-		return nil
-	}
-	if _, err := strconv.ParseFloat(string(raw), 64); err != nil {
-		return fault(start, ReasonJSON, "the number is beyond what a float64 holds")
+	if string(name) == "__proto__" {
+		return fault(start, ReasonPayload, "JavaScript takes this name for the object's prototype")
 	}
 	return nil
 }
 
-// skip reads a value of which nothing is known.
-func (in *inspector) skip() error {
-	if !in.valid {
-		return errNotPlain
-	}
-	for depth := in.depth; ; {
-		var err error
-		kind := in.next()
-		start := in.at
-		switch kind {
-		case '{', '[':
-			err = in.open()
-		case '}', ']':
-			err = in.close(kind)
-		case ',', ':':
-			in.at++
-		case '"':
-			if quoted, escaped, _ := in.string(); escaped && in.next() == ':' {
-				err = in.checkName(start, content(quoted, true))
-			}
-		default:
-			if raw := in.literal(); startsNumber(kind) {
-				err = in.checkNumber(start, raw)
-			}
-		}
-		if err != nil || in.depth == depth {
-			return err
-		}
-	}
+func lookAlike(start int, known string) error {
+	return fault(start, ReasonPayload, "the name looks like "+known+" but is not; write it exactly")
 }
 
 // value reads the value of a known field.
 func (in *inspector) value(f *field) error {
-	switch kind := in.next(); {
-	case kind == '"' && f.types&(String|Digits|anyType) != 0:
+	kind := in.next()
+	switch {
+	case kind == '"' && f.Type&(String|Digits|anyType) != 0:
 		return in.stringValue(f)
-	case startsNumber(kind) && f.types&(Integer|Uint32|anyType) != 0:
-		return in.integer(f)
-	case kind == '{' && f.object != nil && f.types&Object != 0:
+	case startsNumber(kind) && f.Type&(Integer|Uint32|anyType) != 0:
+		return in.number(f)
+	case kind == '{' && f.object != nil && f.Type&Object != 0:
 		return in.object(f.object)
-	case kind == '[' && f.types&(Array|Strings|Objects) != 0:
+	case kind == '[' && f.Type&(Array|Strings|Objects) != 0:
 		return in.array(f)
-	case f.types&anyType != 0, kind == '{' && f.types&Object != 0:
+	case f.Type&anyType != 0:
+		return in.unknown([]byte(f.Name))
+	case kind == '{' && f.Type&Object != 0:
 		return in.skip()
 	}
-	return wrong(in.at, f)
+	return wrongType(in.at, f)
 }
 
 func (in *inspector) stringValue(f *field) error {
 	start := in.at
-	quoted, escaped, err := in.string()
-	if err != nil {
-		return err
-	}
-	if f.role == roleNone && f.types&String != 0 && f.min == 0 {
+	quoted := in.string()
+	if f.role == roleNone && f.Type&String != 0 && f.Min == 0 {
 		return nil
 	}
-	text := content(quoted, escaped)
+	text := content(quoted)
 	switch {
-	case int64(len(text)) < f.min:
+	case int64(len(text)) < f.Min:
 		return fault(start, ReasonPayload, "the string is empty")
 	case f.role == roleCommand && string(text) != in.command:
 		return fault(start, ReasonMismatch, "is not the CallbackCommand of the query")
-	case f.types&(String|anyType) != 0:
+	case f.Type&(String|anyType) != 0:
 		in.note(f, text)
 		return nil
 	}
 	n, ok := parseInteger(text)
 	if !ok || n < 0 {
-		return wrong(start, f)
+		return wrongType(start, f)
 	}
 	in.noteInteger(f, n)
 	return nil
 }
 
-func (in *inspector) integer(f *field) error {
+func (in *inspector) number(f *field) error {
 	start := in.at
 	raw := in.literal()
 	n, ok := parseInteger(raw)
-	if !in.valid && (!ok || len(raw) > 1 && raw[0] < '1') { // perhaps no number at all
-		return errNotPlain
-	}
-	if !ok && f.types&anyType != 0 {
-		return in.checkNumber(start, raw)
+	if !ok && f.Type&anyType != 0 {
+		return checkNumber(start, raw)
 	}
 	if detail := f.refuses(n, ok); detail != "" {
 		return fault(start, ReasonPayload, detail)
@@ -272,30 +255,105 @@ func (in *inspector) array(f *field) error {
 		return err
 	}
 	n := int64(0)
-	for ; in.more(']', n == 0); n++ {
+	for ; in.more(); n++ {
+		at, depth := in.at, in.depth
 		if err := in.element(f); err != nil {
-			return err
+			if err := in.resume(at, depth, err); err != nil {
+				return err
+			}
 		}
 	}
-	if n < f.min {
-		return fault(in.at, ReasonPayload, "want at least "+strconv.FormatInt(f.min, 10)+" in the array")
+	if n < f.Min {
+		return fault(in.at-1, ReasonPayload, "want at least "+strconv.FormatInt(f.Min, 10)+" in the array")
 	}
-	return in.close(']')
+	return nil
 }
 
 func (in *inspector) element(f *field) error {
 	switch kind := in.next(); {
-	case f.types&Objects != 0 && kind == '{' && f.object != nil:
+	case f.Type&Objects != 0 && kind == '{' && f.object != nil:
 		return in.object(f.object)
-	case f.types&Array != 0, f.types&Objects != 0 && kind == '{', f.types&Strings != 0 && kind == '"':
+	case f.Type&Array != 0, f.Type&Objects != 0 && kind == '{', f.Type&Strings != 0 && kind == '"':
 		return in.skip()
 	}
-	return wrong(in.at, f)
+	return wrongType(in.at, f)
+}
+
+// unknown reads the value of a field that the schema does not have. If other
+// commands have it, the names in it are the protocol's.
+func (in *inspector) unknown(name []byte) error {
+	if o := containers[string(name)]; o != nil {
+		return in.contained(o)
+	}
+	return in.skip()
+}
+
+// contained reads a value in which every object is an o.
+func (in *inspector) contained(o *object) error {
+	switch in.next() {
+	case '{':
+		return in.object(o)
+	case '[':
+		if err := in.open(); err != nil {
+			return err
+		}
+		for in.more() {
+			if err := in.contained(o); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return in.skip()
+}
+
+// skip reads a value of which nothing is known.
+func (in *inspector) skip() error {
+	for depth := in.depth; ; {
+		var err error
+		kind := in.next()
+		start := in.at
+		switch kind {
+		case '{', '[':
+			err = in.open()
+		case '}', ']':
+			in.at++
+			in.depth--
+		case ',', ':':
+			in.at++
+		case '"':
+			if quoted := in.string(); in.next() == ':' {
+				err = checkAnyName(start, content(quoted))
+			}
+		default:
+			if raw := in.literal(); startsNumber(kind) {
+				err = checkNumber(start, raw)
+			}
+		}
+		if err != nil && !in.collect(err) {
+			return err
+		}
+		if in.depth == depth {
+			return nil
+		}
+	}
+}
+
+// checkNumber rejects a number that no float64 holds: parsers read it as infinite,
+// or reject the whole payload for it.
+func checkNumber(start int, raw []byte) error {
+	if len(raw) <= 300 && !bytes.ContainsAny(raw, "eE") { // a float64 holds it
+		return nil
+	}
+	if _, err := strconv.ParseFloat(string(raw), 64); err != nil {
+		return fault(start, ReasonJSON, "the number is beyond what a float64 holds")
+	}
+	return nil
 }
 
 // content returns what stands between the quotes of a string.
-func content(quoted []byte, escaped bool) []byte {
-	if !escaped {
+func content(quoted []byte) []byte {
+	if bytes.IndexByte(quoted, '\\') < 0 {
 		return quoted[1 : len(quoted)-1]
 	}
 	text, _ := jsontext.AppendUnquote(nil, quoted) // it is valid
@@ -317,12 +375,16 @@ func (in *inspector) note(f *field, text []byte) {
 	}
 }
 
-// noteInteger keeps a number for the Event.
+// noteInteger keeps a number for the Event. A time of 0 tells no event from
+// another, and only the payload's own is the Event's: that of a push stands deeper,
+// and is in seconds.
 func (in *inspector) noteInteger(f *field, n int64) {
 	switch f.role {
 	case roleEventTime:
-		in.eventTime = n
-		in.identified = true
+		in.identified = in.identified || n > 0
+		if in.depth == 1 {
+			in.eventTime = n
+		}
 	case roleMsgSeq:
 		if n >= 0 && n <= math.MaxUint32 {
 			in.msgSeqs = append(in.msgSeqs, uint32(n))
@@ -333,16 +395,39 @@ func (in *inspector) noteInteger(f *field, n int64) {
 	}
 }
 
+// event returns the envelope of a payload that was read to its end.
+func (in *inspector) event() Event {
+	e := Event{
+		Command: in.command, Class: in.class, EventTime: in.eventTime, MsgSeqs: in.msgSeqs,
+		body: in.body, identified: in.identified,
+	}
+	var room [128]byte
+	text := room[:0]
+	for _, part := range in.envelope {
+		text = append(text, part...)
+	}
+	rest := string(text) // one string, of which each field is a part
+	next := func(r role) (part string) {
+		n := len(in.envelope[r])
+		part, rest = rest[:n], rest[n:]
+		return part
+	}
+	e.GroupID, e.TopicID, e.Operator, e.GroupType = next(roleGroupID), next(roleTopicID), next(roleOperator), next(roleGroupType)
+	return e
+}
+
 // refuses says why the field does not take the integer, n if it is one; empty if
 // it does.
 func (f *field) refuses(n int64, ok bool) string {
 	switch {
 	case !ok:
 		return "want an integer without fraction or exponent, nearer to 0 than 2^53, so that every parser reads it alike"
-	case f.types&Uint32 != 0 && (n < 0 || n > math.MaxUint32):
-		return "out of range: want an integer from " + strconv.FormatInt(f.min, 10) + " to 4294967295"
-	case f.min != 0 && n < f.min:
-		return "out of range: want an integer not below " + strconv.FormatInt(f.min, 10)
+	case f.role == roleEventTime && n < 0:
+		return "out of range: want a time, which is not negative"
+	case f.Type&Uint32 != 0 && (n < 0 || n > math.MaxUint32):
+		return "out of range: want an integer from " + strconv.FormatInt(f.Min, 10) + " to 4294967295"
+	case f.Min != 0 && n < f.Min:
+		return "out of range: want an integer not below " + strconv.FormatInt(f.Min, 10)
 	}
 	return ""
 }

@@ -59,8 +59,8 @@ func TestInspectAcceptsOddButLegalRecalls(t *testing.T) {
 		"unknown fields":                 recallPlus(`"Reason":"x","N":null,"F":1.5e3,"B":true,"":"","O":{"a":[{}]}`),
 		"unknown fields in a message":    recallWith(`"MsgSeqList":[{"Extra":{"MsgSeq":[]},"MsgSeq":130,"More":[1,null]}]`),
 		"fold alikes in unknown objects": recallPlus(`"Other":{"GroupId":1,"groupid":2,"GROUPID":[3]}`),
-		"an alike of a nested name":      recallPlus(`"msgseq":1,"msgid":2`), // MsgSeq is known in the list only
-		"an alike of a top-level name":   recallWith(`"MsgSeqList":[{"MsgSeq":130,"groupid":1}]`),
+		"another command's field":        recallPlus(`"MsgTime":1,"MemberList":[{"Member_Account":"a"}],"MsgId":"x"`),
+		"the other spelling of a field":  recallPlus(`"MsgID":1`),
 		"an escaped name":                bytes.Replace([]byte(sampleRecall), []byte(`"GroupId"`), []byte(`"\u0047roupId"`), 1),
 		"whitespace":                     []byte(" \t\r\n" + strings.NewReplacer(`:`, " :\n", `,`, "\r\n,\t").Replace(strings.Replace(sampleRecall, "TOPIC", "T", 1)) + "\n\n"),
 		"another order":                  []byte(`{"MsgSeqList":[{"MsgSeq":130}],"GroupId":"a","Type":"","Operator_Account":"","CallbackCommand":"Group.CallbackAfterRecallMsg"}`),
@@ -149,6 +149,16 @@ func TestInspectRefusesNamesThatParsersReadDifferently(t *testing.T) {
 		"another case, escaped":        {recallPlus(`"\u0067roupId":"x"`), ReasonPayload, "/groupId"},
 		"another case of an optional":  {recallPlus(`"topicid":"x"`), ReasonPayload, "/topicid"},
 		"a letter that folds to ASCII": {recallPlus(`"M\u017fgSeqList":[]`), ReasonPayload, "/M\u017fgSeqList"},
+		"a nested name's at the top":   {recallPlus(`"msgseq":1`), ReasonPayload, "/msgseq"},
+		"a top name's in a message":    {recallWith(`"MsgSeqList":[{"MsgSeq":130,"groupid":1}]`), ReasonPayload, "/MsgSeqList/0/groupid"},
+		"another command's":            {recallPlus(`"msgTime":1`), ReasonPayload, "/msgTime"},
+		"another command's, beside it": {recallPlus(`"MsgTime":1,"msgtime":2`), ReasonPayload, "/msgtime"},
+		"both spellings":               {recallPlus(`"MsgId":1,"MsgID":2`), ReasonPayload, "/MsgID"},
+		"both, the other way":          {recallPlus(`"MsgID":1,"MsgId":2`), ReasonPayload, "/MsgId"},
+		"in another command's object":  {recallPlus(`"MemberList":[{"member_account":"a"}]`), ReasonPayload, "/MemberList/0/member_account"},
+		"JavaScript's prototype":       {recallPlus(`"__proto__":{"GroupId":"x"}`), ReasonPayload, "/__proto__"},
+		"the prototype, escaped":       {recallPlus(`"\u005f_proto__":1`), ReasonPayload, "/__proto__"},
+		"the prototype in an object":   {recallPlus(`"x":[{"y":{"__proto__":1}}]`), ReasonPayload, "/x/0/y/__proto__"},
 		"another case in a message":    {recallWith(`"MsgSeqList":[{"MsgSeq":1,"msgSeq":2}]`), ReasonPayload, "/MsgSeqList/0/msgSeq"},
 	} {
 		t.Run(name, func(t *testing.T) {

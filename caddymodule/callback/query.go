@@ -5,9 +5,9 @@ package callback
 
 import (
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -24,216 +24,145 @@ type Query struct {
 }
 
 // MaxParameters is how many parameters a query may have, empty ones included.
-// PHP and Node drop those that follow.
+// PHP and Node ignore those that follow.
 const MaxParameters = 1000
 
-// The protocol's names in their exact case, by the index that ParseQuery uses.
+// parameters are the protocol's parameters in their exact case.
 var parameters = [...]string{"SdkAppid", "CallbackCommand", "contenttype", "ClientIP", "OptPlatform", "Sign", "RequestTime"}
+
+// parametersByForm holds the parameters by their normalized form.
+var parametersByForm = func() map[string]string {
+	forms := make(map[string]string)
+	for _, name := range parameters {
+		forms[normalizeName(name)] = name
+	}
+	return forms
+}()
+
+// splitting are the bytes at which some servers and languages split or cut a raw
+// query, or which they drop: controls, the space, the semicolon and the number sign.
+const splitting = "\x00\x01\x02\x03\x04\x05\x06\a\b\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f ;#\x7f"
 
 // ParseQuery reads the protocol's parameters from the raw query of a callback's
 // URL (without the question mark). Parameters may stand in any order, and names
 // that are not the protocol's pass unread.
 //
-// It refuses what two parsers could read in two ways, because the endpoint
+// It rejects what two parsers could read in two ways, because the endpoint
 // behind may be written in anything: a protocol name given twice, a name that
 // another stack would take for one (of another case, with brackets, dots or
 // spaces), a bad percent escape, a semicolon, more than [MaxParameters], and in a
 // protocol parameter's value control bytes, invalid UTF-8 and letters that are
 // not percent-encoded. Its errors have the reason query.
 func ParseQuery(raw string) (Query, error) {
-	var p queryParser
-	start, equals, odd, pairs := 0, -1, false, 0
-	for i := 0; i <= len(raw); i++ {
-		i += plainBytes(raw[i:])
-		meaning := ends
-		if i < len(raw) {
-			meaning = byteMeanings[raw[i]]
-		}
-		switch meaning {
-		case cuts:
-			return Query{}, reject(ReasonQuery, "", "a semicolon, a control byte or a byte that must be percent-encoded in the query")
-		case isOdd:
-			odd = true
-		case divides:
-			if equals < 0 {
-				equals = i
-			}
-		case ends:
-			pairs++
-			if pairs > MaxParameters {
-				return Query{}, reject(ReasonQuery, "", "more than "+strconv.Itoa(MaxParameters)+" parameters")
-			}
-			if equals < 0 {
-				equals = i
-			}
-			if err := p.pair(raw[start:equals], raw[min(equals+1, i):i], odd); err != nil {
+	if strings.ContainsAny(raw, splitting) {
+		return Query{}, reject(ReasonQuery, "", "a semicolon, a control byte or a byte that must be percent-encoded in the query")
+	}
+	if strings.Count(raw, "&") >= MaxParameters {
+		return Query{}, reject(ReasonQuery, "", "more than "+strconv.Itoa(MaxParameters)+" parameters")
+	}
+	var q Query
+	var seen [len(parameters)]bool
+	plain := isPlain(raw)
+	for pair := range strings.SplitSeq(raw, "&") {
+		name, value, _ := strings.Cut(pair, "=")
+		rawValue := value
+		if !plain {
+			var err error
+			if name, value, err = unescape(name, value); err != nil {
 				return Query{}, err
 			}
-			start, equals, odd = i+1, -1, false
 		}
-	}
-	return Query{
-		SdkAppID: p.values[0], CallbackCommand: p.values[1], ContentType: p.values[2], ClientIP: p.values[3],
-		OptPlatform: p.values[4], Sign: p.values[5], RequestTime: p.values[6],
-	}, nil
-}
-
-// What a byte of a raw query means to ParseQuery.
-const (
-	plainByte uint8 = iota
-	isOdd           // an escape, or not ASCII: the pair needs a second look
-	divides         // name and value
-	ends            // the pair
-	cuts            // some servers and languages split or cut at it, or drop it
-)
-
-var byteMeanings = func() (m [256]uint8) {
-	for c := range m {
-		switch {
-		case c <= ' ', c == ';', c == '#', c == 0x7f:
-			m[c] = cuts
-		case c == '%', c == '+', c >= utf8.RuneSelf:
-			m[c] = isOdd
-		case c == '=':
-			m[c] = divides
-		case c == '&':
-			m[c] = ends
+		i := slices.Index(parameters[:], name)
+		if i < 0 {
+			if err := checkForeign(name); err != nil {
+				return Query{}, err
+			}
+			continue
 		}
-	}
-	return m
-}()
-
-// plainBytes returns how many plain bytes the text begins with, which are most of
-// them.
-func plainBytes(text string) int {
-	for i, c := range []byte(text) {
-		if byteMeanings[c] != plainByte {
-			return i
+		if seen[i] {
+			return Query{}, reject(ReasonQuery, name, "given more than once")
 		}
-	}
-	return len(text)
-}
-
-type queryParser struct {
-	values [len(parameters)]string
-	seen   [len(parameters)]bool
-}
-
-func (p *queryParser) pair(name, value string, odd bool) (err error) {
-	raw := value
-	if odd {
-		if name, value, err = unescape(name, value); err != nil {
-			return err
+		seen[i] = true
+		if !plain {
+			if err := checkValue(name, rawValue, value); err != nil {
+				return Query{}, err
+			}
 		}
+		*q.parameter(name) = value
 	}
-	i, exact := protocolName(name)
-	if i < 0 {
-		return nil
-	}
-	known := parameters[i]
-	if !exact {
-		return reject(ReasonQuery, known, "a parameter's name looks like "+known+" but is not; write it exactly, or rename your own parameter")
-	}
-	if p.seen[i] {
-		return reject(ReasonQuery, known, "given more than once")
-	}
-	if odd && !plain(value) {
-		return reject(ReasonQuery, known, "control byte or invalid UTF-8 in the value")
-	}
-	if odd && !isASCII(raw) { // Node's HTTP server and Python's WSGI take each byte for a letter
-		return reject(ReasonQuery, known, "a letter that must be percent-encoded in the value")
-	}
-	p.seen[i] = true
-	p.values[i] = value
-	return nil
+	return q, nil
 }
 
-func unescape(name, value string) (string, string, error) {
-	n, err := url.QueryUnescape(name)
-	if err != nil {
-		return "", "", reject(ReasonQuery, "", "a parameter's name has a bad percent escape")
-	}
-	v, err := url.QueryUnescape(value)
-	if err != nil {
-		return "", "", reject(ReasonQuery, "", "a parameter's value has a bad percent escape")
-	}
-	return n, v, nil
-}
-
-// plain reports whether the value is UTF-8 without control bytes.
-func plain(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] == 0x7f {
-			return false
-		}
-	}
-	return utf8.ValidString(s)
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
+// isPlain reports whether a raw query is what it means: ASCII without escapes, as
+// most are.
+func isPlain(raw string) bool {
+	for _, c := range []byte(raw) {
+		if c == '%' || c == '+' || c >= utf8.RuneSelf {
 			return false
 		}
 	}
 	return true
 }
 
-// protocolName returns the index of the parameter that the name is, or that
-// some other stack would take it for; -1 if there is none.
-func protocolName(name string) (index int, exact bool) {
-	switch name { // in the order of parameters
+func unescape(rawName, rawValue string) (name, value string, err error) {
+	if name, err = url.QueryUnescape(rawName); err != nil {
+		return "", "", reject(ReasonQuery, "", "a parameter's name has a bad percent escape")
+	}
+	if value, err = url.QueryUnescape(rawValue); err != nil {
+		return "", "", reject(ReasonQuery, "", "a parameter's value has a bad percent escape")
+	}
+	return name, value, nil
+}
+
+// parameter returns where the protocol's parameter of that name is kept.
+func (q *Query) parameter(name string) *string {
+	switch name {
 	case "SdkAppid":
-		return 0, true
+		return &q.SdkAppID
 	case "CallbackCommand":
-		return 1, true
+		return &q.CallbackCommand
 	case "contenttype":
-		return 2, true
+		return &q.ContentType
 	case "ClientIP":
-		return 3, true
+		return &q.ClientIP
 	case "OptPlatform":
-		return 4, true
+		return &q.OptPlatform
 	case "Sign":
-		return 5, true
-	case "RequestTime":
-		return 6, true
+		return &q.Sign
+	default:
+		return &q.RequestTime
 	}
-	folded := lookAlike(name)
-	for i, known := range parameters {
-		if strings.EqualFold(known, folded) {
-			return i, false
-		}
-	}
-	return -1, false
 }
 
-// lookAlike returns what is left of a parameter's name when everything is undone
-// that a stack may do to it: PHP cuts at the first NUL or bracket, others drop
-// brackets; undress does the rest.
-func lookAlike(name string) string {
-	if i := strings.IndexAny(name, "[\x00"); i > 0 {
-		name = name[:i]
+// checkValue rejects a value of a protocol parameter that languages decode
+// differently.
+func checkValue(name, raw, value string) error {
+	if strings.ContainsFunc(raw, isBeyondASCII) { // Node's HTTP server and Python's WSGI take each byte for a letter
+		return reject(ReasonQuery, name, "a letter that must be percent-encoded in the value")
 	}
-	return undress(strings.Trim(name, "[]\x00"))
+	if strings.ContainsFunc(value, isControl) || !utf8.ValidString(value) {
+		return reject(ReasonQuery, name, "control byte or invalid UTF-8 in the value")
+	}
+	return nil
 }
 
-// undress returns what is left of a parameter's or a field's name without what
-// some stacks drop: PHP turns spaces and dots into underscores, JavaScript's
-// URLSearchParams drops a question mark that stands first, others trim, or drop
-// separators and what is not UTF-8. It also turns dotless and dotted i into the
-// one that Java takes them for; [strings.EqualFold] knows the other letters, such
-// as U+017F, that fold to an ASCII one.
-func undress(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch r {
-		case '.', '_', '-', '?', '\ufeff', '\u200b', utf8.RuneError:
-			return -1
-		case 'ı', 'İ':
-			return 'i'
+func isBeyondASCII(r rune) bool { return r >= utf8.RuneSelf }
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// checkForeign rejects a parameter that is not the protocol's, but that another
+// stack would take for one: by its name without separators and case, or by the
+// name's first part in the notations name[], [name][x] and name.x.
+func checkForeign(name string) error {
+	known := parametersByForm[normalizeName(name)]
+	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return strings.ContainsRune("[].\x00", r) }) {
+		if first := normalizeName(part); known == "" && first != "" {
+			known = parametersByForm[first]
+			break
 		}
-		if unicode.IsSpace(r) {
-			return -1
-		}
-		return r
-	}, name)
+	}
+	if known != "" {
+		return reject(ReasonQuery, known, "a parameter's name looks like "+known+" but is not; write it exactly, or rename your own parameter")
+	}
+	return nil
 }

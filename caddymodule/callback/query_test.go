@@ -57,6 +57,7 @@ func TestParseQueryPasses(t *testing.T) {
 		"a foreign control byte":       {"x=%00%0a&SdkAppid=3", Query{SdkAppID: "3"}},
 		"names that only begin alike":  {"SdkAppid2=1&Signature=2&RequestTimeout=3&RequestId=4&ClientIPs=5", Query{}},
 		"names that only end alike":    {"MySdkAppid=1&XSign=2", Query{}},
+		"a protocol name as a key":     {"x[Sign]=1&x.Sign=2&x[][SdkAppid]=3", Query{}},
 		"a protocol name as a value":   {"x=SdkAppid&SdkAppid=3", Query{SdkAppID: "3"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -103,6 +104,7 @@ func TestParseQueryRefusesLookAlikeNames(t *testing.T) {
 			name + "%00", name + "%00x", "%00" + name,
 			name + "+", "+" + name, name + "%20", "%09" + name,
 			name[:half] + "." + name[half:], name[:half] + "_" + name[half:], name[:half] + "-" + name[half:],
+			"[" + name + "]x", "[" + name + "][x]", "%5B" + name + "%5D%5B0%5D", "[" + name + "]", "[" + name, name + ".x", name + ".x.y", "." + name, "?[" + name + "]",
 			"%EF%BB%BF" + name, name + "%0B", "%0C" + name, name + "%C2%A0", name + "\xa0", name + "%FF", "%E3%80%80" + name, "?" + name, "%3F" + name,
 		} {
 			_, err := ParseQuery(alike + "=1")

@@ -54,12 +54,12 @@ type Rejection struct {
 	Offset int64
 }
 
-// Error returns the reason, the detail and the path on one line.
+// Error returns the reason, the detail and the path on one line, [Printable].
 func (r *Rejection) Error() string {
 	if r.Path == "" {
 		return fmt.Sprintf("%s: %s", r.Reason, r.Detail)
 	}
-	return fmt.Sprintf("%s: %s (%s)", r.Reason, r.Detail, r.Path)
+	return fmt.Sprintf("%s: %s (%s)", r.Reason, r.Detail, Printable(r.Path))
 }
 
 func reject(reason Reason, path, detail string) *Rejection {

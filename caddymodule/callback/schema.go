@@ -3,38 +3,27 @@
 
 package callback
 
-import (
-	"slices"
-	"strconv"
-	"strings"
-)
-
 // schema is a Command prepared for one pass over a payload.
 type schema struct {
-	object *object
 	Command
+	object *object
 }
 
 // object is the prepared form of a list of Fields.
 type object struct {
-	fields   []field // what every payload needs of them
-	required uint64  // a bit for each field that must be there
-
-	table  []Field  // as they stand in the table
-	folded []string // their names as undress leaves them
+	fields   []field
+	required uint64 // a bit for each field that must be there
 }
 
-// field is one of an object's. It is small, because by the time of the next
-// callback nothing of it is in the processor's cache any more.
+// field is the prepared form of a Field.
 type field struct {
-	quoted string // the name and its colon as they nearly always stand in a payload
-	object *object
-	min    int64
-	types  Type
-	role   role
+	Field
+	normalized string // the name as normalizeName leaves it
+	object     *object
+	role       role
 }
 
-// role says what of the Event a field fills.
+// role says which part of the Event a field is.
 type role uint8
 
 const (
@@ -46,7 +35,7 @@ const (
 	roleCommand
 	roleEventTime
 	roleMsgSeq
-	roleIdentity // fills nothing, but tells one event from another
+	roleIdentity // no part, but tells one event from another
 )
 
 // roles are given by name: the envelope's fields mean the same in every command,
@@ -72,30 +61,32 @@ var deepRoles = map[string]role{
 	"CallbackCommand": roleCommand,
 	"MsgSeq":          roleMsgSeq,
 	"MsgKey":          roleIdentity,
-	"EventTime":       roleIdentity,
+	"EventTime":       roleEventTime,
 }
 
 var (
 	schemas = prepareAll(commands)
 
 	// anyCommand is for commands without a schema. Nothing may be demanded of
-	// their payload but that its CallbackCommand, if any, is the query's.
-	anyCommand = &schema{object: prepare([]Field{
+	// their payload but that its CallbackCommand, if any, is the query's, and that
+	// an EventTime that is a number is a time.
+	anyCommand = prepare([]Field{
 		{Name: "CallbackCommand", Type: String},
 		{Name: "GroupId", Type: anyType},
 		{Name: "TopicId", Type: anyType},
 		{Name: "Operator_Account", Type: anyType},
 		{Name: "Type", Type: anyType},
 		{Name: "EventTime", Type: anyType},
-	}, roles)}
+	}, roles)
 )
 
-const anyType Type = 1<<15 | 1<<14 // taken as it is, also null
+// anyType takes a value as it is, also null.
+const anyType Type = 1 << 15
 
 func prepareAll(commands []Command) map[string]*schema {
 	all := make(map[string]*schema, len(commands))
 	for _, c := range commands {
-		s := &schema{Command: c}
+		s := &schema{Command: c, object: anyCommand}
 		if len(c.Fields) > 0 {
 			s.object = prepare(c.Fields, roles)
 		}
@@ -105,10 +96,13 @@ func prepareAll(commands []Command) map[string]*schema {
 }
 
 func prepare(fields []Field, roles map[string]role) *object {
-	o := &object{fields: make([]field, len(fields)), table: slices.Clone(fields)}
+	o := new(object)
 	for i, f := range fields {
-		o.fields[i] = field{quoted: strconv.Quote(f.Name) + ":", object: prepareNested(f), min: f.Min, types: f.Type, role: roles[f.Name]}
-		o.folded = append(o.folded, undress(f.Name))
+		prepared := field{Field: f, normalized: normalizeName(f.Name), role: roles[f.Name]}
+		if len(f.Fields) > 0 {
+			prepared.object = prepare(f.Fields, deepRoles)
+		}
+		o.fields = append(o.fields, prepared)
 		if f.Required {
 			o.required |= 1 << i
 		}
@@ -116,57 +110,26 @@ func prepare(fields []Field, roles map[string]role) *object {
 	return o
 }
 
-func prepareNested(f Field) *object {
-	if len(f.Fields) == 0 {
-		return nil
+// schemaOf returns what is demanded of the command's payload, and its class.
+func schemaOf(command string) (*object, Class) {
+	if s := schemas[command]; s != nil {
+		return s.object, s.Class
 	}
-	return prepare(f.Fields, deepRoles)
+	return anyCommand, ClassOf(command)
 }
 
-// classOf returns the class of the command that the schema was found for.
-func (s *schema) classOf(command string) Class {
-	if s == anyCommand {
-		return ClassOf(command)
-	}
-	return s.Class
-}
-
-func schemaOf(command string) *schema {
-	if s := schemas[command]; s != nil && s.object != nil {
-		return s
-	}
-	return anyCommand
-}
-
-// find returns the index of the field whose quoted name and colon the text begins
-// with, -1 if there is none or they are written otherwise. It begins at hint, where
-// the next field is when they come in the table's order.
-func (o *object) find(text []byte, hint int) int {
-	for i := range o.fields {
-		if i += hint; i >= len(o.fields) {
-			i -= len(o.fields)
+// find returns the index of the field of that name, -1 if there is none. It begins
+// at hint, where the next field is when they come in the table's order.
+func (o *object) find(name []byte, hint int) int {
+	for i := hint; i < len(o.fields); i++ {
+		if o.fields[i].Name == string(name) {
+			return i
 		}
-		quoted := o.fields[i].quoted
-		if len(quoted) <= len(text) && string(text[:len(quoted)]) == quoted {
+	}
+	for i := range min(hint, len(o.fields)) {
+		if o.fields[i].Name == string(name) {
 			return i
 		}
 	}
 	return -1
-}
-
-// named returns the index of the field of that name, -1 if there is none.
-func (o *object) named(name []byte) int {
-	for i := range o.table {
-		if o.table[i].Name == string(name) {
-			return i
-		}
-	}
-	return -1
-}
-
-// fold returns the index of the field whose name some parser would take the name
-// for, -1 if there is none.
-func (o *object) fold(name []byte) int {
-	folded := undress(string(name))
-	return slices.IndexFunc(o.folded, func(known string) bool { return strings.EqualFold(known, folded) })
 }

@@ -8,9 +8,8 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
-	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -18,15 +17,8 @@ import (
 // (Unix seconds in decimal): lower-case hex SHA-256 of the two, without a
 // separator. See https://www.tencentcloud.com/document/product/1047/34354.
 func Sign(token, requestTime string) string {
-	sum := signSum(token, requestTime)
+	sum := sha256.Sum256([]byte(token + requestTime))
 	return hex.EncodeToString(sum[:])
-}
-
-func signSum(token, requestTime string) [sha256.Size]byte {
-	var room [128]byte // keeps the text off the heap for tokens of any sane length
-	text := append(room[:0], token...)
-	text = append(text, requestTime...)
-	return sha256.Sum256(text)
 }
 
 // Verifier checks Sign and RequestTime of one app's callbacks against its
@@ -38,13 +30,6 @@ type Verifier struct {
 	tokens []string
 	window time.Duration
 	now    func() time.Time
-	last   atomic.Pointer[match] // the one that matched last, for the others of its second
-}
-
-// match is a Sign that a token of that position made.
-type match struct {
-	sign, requestTime string
-	token             int
 }
 
 // NewVerifier returns a Verifier that accepts a Sign made with any of the
@@ -60,7 +45,7 @@ func NewVerifier(tokens []string, window time.Duration, now func() time.Time) (*
 		return nil, errors.New("a token is empty")
 	}
 	if window <= 0 {
-		return nil, errors.New("the window must be positive")
+		return nil, fmt.Errorf("window is %s: want a positive duration such as 1m", window)
 	}
 	return &Verifier{tokens: tokens, window: window, now: now}, nil
 }
@@ -68,9 +53,9 @@ func NewVerifier(tokens []string, window time.Duration, now func() time.Time) (*
 // Verify checks the query's Sign and RequestTime. It returns the position of the
 // token that made the Sign, counted from 1 in the order given to NewVerifier,
 // and how far the local clock is ahead of RequestTime. Both are also returned
-// with the error for a callback that is stale but truly signed, so that a wrong
-// clock can be told from a forged call; otherwise they are 0. Its errors have the
-// reason unsigned, stale or sign.
+// with the error for a callback that is stale but correctly signed, so that a
+// wrong clock can be told from a forged call; otherwise they are 0. Its errors
+// have the reason unsigned, stale or sign.
 func (v *Verifier) Verify(q Query) (token int, skew time.Duration, err error) {
 	if q.Sign == "" {
 		return 0, 0, reject(ReasonUnsigned, "Sign", "the parameter is missing; switch authentication on in the console")
@@ -82,9 +67,8 @@ func (v *Verifier) Verify(q Query) (token int, skew time.Duration, err error) {
 	if !ok {
 		return 0, 0, reject(ReasonStale, "RequestTime", "want exactly 10 decimal digits, the Unix time in seconds")
 	}
-	token, ok = v.match(q.Sign, q.RequestTime)
 	now := v.now()
-	if ok {
+	if token = v.match(q.Sign, q.RequestTime); token > 0 {
 		skew = now.Sub(time.Unix(requested, 0))
 	}
 	// Whole seconds, because RequestTime has no fraction: a call at the edge of the
@@ -92,44 +76,27 @@ func (v *Verifier) Verify(q Query) (token int, skew time.Duration, err error) {
 	if off := time.Duration(now.Unix()-requested) * time.Second; off > v.window || off < -v.window {
 		return token, skew, reject(ReasonStale, "RequestTime", "outside the window; check that this machine's clock is right")
 	}
-	if !ok {
+	if token == 0 {
 		return 0, 0, reject(ReasonSign, "Sign", "matches no token of this app")
 	}
 	return token, skew, nil
 }
 
-// match returns the position of the token that made the Sign.
-func (v *Verifier) match(sign, requestTime string) (token int, ok bool) {
-	last := v.last.Load()
-	if last != nil && last.requestTime == requestTime && subtle.ConstantTimeCompare([]byte(last.sign), []byte(sign)) == 1 {
-		return last.token, true
-	}
-	token, ok = v.search(sign, requestTime)
-	if ok {
-		v.last.Store(&match{strings.Clone(sign), strings.Clone(requestTime), token}) // without the query they are parts of
-	}
-	return token, ok
-}
-
-// search compares with every token, whichever matches, so that the time it takes
-// tells nothing about the tokens.
-func (v *Verifier) search(sign, requestTime string) (token int, ok bool) {
-	var got [sha256.Size]byte
-	if len(sign) != hex.EncodedLen(len(got)) {
-		return 0, false
-	}
-	var text [2 * sha256.Size]byte
-	copy(text[:], sign)
-	if _, err := hex.Decode(got[:], text[:]); err != nil {
-		return 0, false
+// match returns the position of the token that made the Sign, 0 if none did. It
+// compares with every token, whichever matches, so that the time it takes tells
+// nothing about the tokens.
+func (v *Verifier) match(sign, requestTime string) (token int) {
+	got, err := hex.DecodeString(sign)
+	if err != nil || len(got) != sha256.Size {
+		return 0
 	}
 	for i, t := range v.tokens {
-		want := signSum(t, requestTime)
-		equal := subtle.ConstantTimeCompare(got[:], want[:])
+		want := sha256.Sum256([]byte(t + requestTime))
+		equal := subtle.ConstantTimeCompare(got, want[:])
 		first := subtle.ConstantTimeEq(int32(token), 0)
 		token = subtle.ConstantTimeSelect(equal&first, i+1, token)
 	}
-	return token, token > 0
+	return token
 }
 
 // parseRequestTime accepts exactly 10 ASCII digits. Anything longer would let
@@ -139,8 +106,7 @@ func parseRequestTime(s string) (seconds int64, ok bool) {
 	if len(s) != 10 {
 		return 0, false
 	}
-	for i := range len(s) {
-		c := s[i]
+	for _, c := range []byte(s) {
 		if c < '0' || c > '9' {
 			return 0, false
 		}

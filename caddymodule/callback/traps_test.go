@@ -99,6 +99,76 @@ func TestNamesThatSomeParserTakesForAKnownOneAreRefused(t *testing.T) {
 	}
 }
 
+// A backend may read a field of any command, whatever the command that it is posted
+// with, so that no other spelling of one passes with any.
+func TestAnotherCaseOfAnyProtocolNameIsRefusedInEveryCommand(t *testing.T) {
+	t.Parallel()
+	names := make(map[string]bool)
+	eachField(commands, func(f Field) { names[f.Name] = true })
+	tried := 0
+	for _, c := range append(Commands(), Command{Name: "Future.CallbackAfterAnything"}) {
+		for name := range names {
+			alike := strings.ToLower(name)
+			if names[alike] {
+				alike = strings.ToUpper(name) // key and value are names themselves
+			}
+			_, err := Inspect(sampleWith(c.Name, `"`+alike+`":1`), c.Name)
+			if r := wantReason(t, err, ReasonPayload); r.Path != "/"+alike {
+				t.Errorf("%s in %s: %v", alike, c.Name, &r)
+			}
+			tried++
+		}
+	}
+	if tried < 69*100 {
+		t.Errorf("%d names were tried, want all", tried)
+	}
+}
+
+func TestLookAlikesAreRefusedInEveryObjectThatTheProtocolDescribes(t *testing.T) {
+	t.Parallel()
+	const unknown = "Future.CallbackAfterAnything"
+	for body, path := range map[string]string{
+		`{"MsgSeqList":[{"MsgSeq":1}],"msgseqlist":[{"MsgSeq":2}]}`:                "/msgseqlist",
+		`{"MsgSeqList":[{"MsgSeq":1},{"msgseq":2}]}`:                               "/MsgSeqList/1/msgseq",
+		`{"Events":[{"EventTime":1,"eventtime":2}]}`:                               "/Events/0/eventtime",
+		`{"MemberList":{"member_account":1}}`:                                      "/MemberList/member_account",
+		`{"GroupMsgReceiptList":[{"ReadReceiptMembers":[{"MemberAccount":"x"}]}]}`: "/GroupMsgReceiptList/0/ReadReceiptMembers/0/MemberAccount",
+		`{"TopicId":"a","topicid":"b"}`:                                            "/topicid",
+		`{"GroupAttr":[{"Key":"a"}]}`:                                              "/GroupAttr/0/Key",
+		`{"a":{"b":[{"__proto__":{}}]}}`:                                           "/a/b/0/__proto__",
+		`{"EventTime":-1}`:                                                         "/EventTime",
+	} {
+		_, err := Inspect([]byte(body), unknown)
+		wantRejection(t, err, ReasonPayload, path)
+	}
+	full := sampleWith("Group.CallbackAfterGroupFull", `"TopicId":"a","topicId":"b"`)
+	_, err := Inspect(full, "Group.CallbackAfterGroupFull")
+	wantRejection(t, err, ReasonPayload, "/topicId")
+	for _, body := range []string{
+		`{"GroupAttr":[{"key":"a","value":"b"}],"UserDefinedDataList":[{"Key":"a","Value":"b"}]}`,
+		`{"Unknown":{"groupid":1,"GroupId":2,"GROUPID":[{"msgseq":1}]}}`,
+		`{"MsgID":"a"}`, `{"MsgId":"a"}`, `{"key":1}`, `{"Key":1}`, `{"EventTime":0}`, `{"proto":1,"__PROTO__":2}`,
+	} {
+		wantAccepted(t, []byte(body), unknown)
+	}
+}
+
+func TestEventTimesAreNotNegative(t *testing.T) {
+	t.Parallel()
+	for _, c := range append(Commands(), Command{Name: "Future.CallbackAfterAnything"}) {
+		sample := string(Sample(c.Name))
+		if c.Name == "Future.CallbackAfterAnything" || len(c.Fields) == 0 {
+			sample = strings.TrimSuffix(sample, "}") + `,"EventTime":1670574414123}`
+		}
+		for _, sampled := range []string{"1670574414123", "1670574414"} {
+			if negative := strings.Replace(sample, `"EventTime":`+sampled+`}`, `"EventTime":-1}`, 1); negative != sample {
+				_, err := Inspect([]byte(negative), c.Name)
+				wantReason(t, err, ReasonPayload)
+			}
+		}
+	}
+}
+
 func TestFollowDeleteHasAnArrayOfAccounts(t *testing.T) {
 	t.Parallel()
 	const deleted, array = "Follow.CallbackAfterFollowDelete", `"To_Account":["jonh"]`

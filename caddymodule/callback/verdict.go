@@ -4,6 +4,7 @@
 package callback
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,7 +74,10 @@ func (r CodeRange) String() string {
 // to the end user where the code is the app's own.
 //
 // Friend requests are forbidden target by target, so that the verdict repeats the
-// targets of the body; without any it forbids nothing.
+// targets of the body; without any it forbids nothing. It is never longer than the
+// request, so that nobody can make a guard multiply traffic: where the infos would
+// make it so, it has none, and where targets are packed more densely than in any
+// payload of Tencent's, it leaves out the last ones.
 func Forbid(command string, body []byte, code int, info string) Answer {
 	if codes := codesOf(command); code <= 1 && len(codes) > 0 {
 		code = codes[0].From
@@ -81,31 +85,61 @@ func Forbid(command string, body []byte, code int, info string) Answer {
 	if !strings.HasPrefix(command, "Sns.") {
 		return Answer{ActionStatus: "OK", ErrorInfo: info, ErrorCode: code}
 	}
+	room := max(len(body), leastRequest)
+	answer := forbidTargets(targets(body), code, info)
+	if len(answer.JSON()) <= room {
+		return answer
+	}
+	answer = forbidTargets(targets(body), code, "")
+	size := len(OK().JSON()) + len(`,"ResultItem":[]`)
+	for i, item := range answer.ResultItem {
+		b, err := json.Marshal(item)
+		if size += len(b) + len(","); size > room || err != nil {
+			answer.ResultItem = answer.ResultItem[:i]
+			break
+		}
+	}
+	return answer
+}
+
+// leastRequest is how many bytes a request has whatever its body: a line with Sign
+// and command, and headers.
+const leastRequest = 512
+
+func forbidTargets(targets []string, code int, info string) Answer {
 	answer := OK()
-	for _, target := range targets(body) {
+	for _, target := range targets {
 		answer.ResultItem = append(answer.ResultItem, ResultItem{ToAccount: target, ResultCode: code, ResultInfo: info})
 	}
 	return answer
 }
 
-// targets returns the users that a friend request is about. It reads what it
-// can also of a body that [Inspect] refuses, because a target that the verdict
-// leaves out is allowed.
+// targets returns the users that a friend request is about, at most as many as a
+// verdict of the body's length has room for. It reads what it can also of a body
+// that [Inspect] rejects, because a target that the verdict leaves out is allowed.
 func targets(body []byte) []string {
-	lenient := json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	var payload struct {
-		FriendItem         []jsontext.Value
-		ResponseFriendItem []jsontext.Value
-	}
-	_ = json.Unmarshal(body, &payload, lenient)
+	const leastItem = len(`{"To_Account":"","ResultCode":38000,"ResultInfo":""},`)
+	dec := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	var accounts []string
-	for _, item := range slices.Concat(payload.FriendItem, payload.ResponseFriendItem) {
-		var target struct {
-			ToAccount string `json:"To_Account"`
+	for len(accounts) <= max(len(body), leastRequest)/leastItem {
+		token, err := dec.ReadToken()
+		if err != nil { // also at the end
+			break
 		}
-		if json.Unmarshal(item, &target, lenient) == nil {
-			accounts = append(accounts, target.ToAccount)
+		isName := token.Kind() == '"' && token.String() == "To_Account"
+		if !isName || !isTarget(dec.StackPointer()) || dec.PeekKind() != '"' {
+			continue
+		}
+		if token, err = dec.ReadToken(); err == nil {
+			accounts = append(accounts, strings.ToValidUTF8(token.String(), "\ufffd"))
 		}
 	}
 	return accounts
+}
+
+// isTarget reports whether the pointer is to the user of an element of either
+// command's list.
+func isTarget(at jsontext.Pointer) bool {
+	list := at.Parent().Parent()
+	return at.LastToken() == "To_Account" && (list == "/FriendItem" || list == "/ResponseFriendItem")
 }

@@ -59,3 +59,38 @@ func TestFriendRequestsAreForbiddenTargetByTarget(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
+
+func TestAForbiddingAnswerIsNeverLargerThanItsRequest(t *testing.T) {
+	t.Parallel()
+	const megabyte = 1 << 20
+	long := strings.Repeat("no ", 100)
+	for name, body := range map[string]string{
+		"empty targets":          `{"FriendItem":[` + strings.Repeat("{},", megabyte/3) + `{}]}`,
+		"one-letter targets":     `{"FriendItem":[` + strings.Repeat(`{"To_Account":"a"},`, megabyte/19) + `{"To_Account":"b"}]}`,
+		"several in an element":  `{"FriendItem":[{` + strings.Repeat(`"To_Account":"a",`, megabyte/17) + `"x":1}]}`,
+		"the other list":         `{"ResponseFriendItem":[` + strings.Repeat(`{"To_Account":""},`, 1000) + `{}]}`,
+		"broken after them":      `{"FriendItem":[` + strings.Repeat(`{"To_Account":"a"},`, 1000),
+		"targets of the sample":  string(Sample("Sns.CallbackPrevFriendAdd")),
+		"targets worth escaping": `{"FriendItem":[` + strings.Repeat("{\"To_Account\":\"\xff\\u0001\"},", 1000) + `{}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, info := range []string{"", "closed", long} {
+				answer := Forbid("Sns.CallbackPrevFriendAdd", []byte(body), 0, info).JSON()
+				if len(answer) > max(len(body), leastRequest) {
+					t.Errorf("%d bytes of answer to %d bytes of request", len(answer), len(body))
+				}
+			}
+		})
+	}
+}
+
+func TestGenuineFriendRequestsAreForbiddenWhole(t *testing.T) {
+	t.Parallel()
+	item := `{"To_Account":"id1","Remark":"remark1","TagName":"` + "\u540c\u5b66" + `","ResponseAction":"Response_Action_AgreeAndAdd"}`
+	body := `{"CallbackCommand":"Sns.CallbackPrevFriendResponse","Requester_Account":"id","From_Account":"id","ResponseFriendItem":[` +
+		strings.Repeat(item+",", 99) + item + `]}`
+	if answer := Forbid("Sns.CallbackPrevFriendResponse", []byte(body), 0, "closed"); len(answer.ResultItem) != 100 || answer.ResultItem[99].ResultInfo != "closed" {
+		t.Errorf("%d targets are forbidden, want 100, with the info", len(answer.ResultItem))
+	}
+}

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-package outbox
+package outbox_test
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 // BenchmarkPut prints how many callbacks a second are on stable storage when
@@ -32,7 +34,7 @@ func benchmarkPut(b *testing.B, driver string, delivering bool, senders int) {
 	o := mustOpen(b, configFor(b, driver))
 	var delivered atomic.Int64
 	if delivering {
-		mustWork(b, o, func(context.Context, Delivery) error {
+		mustWork(b, o, func(context.Context, outbox.Attempt) error {
 			delivered.Add(1)
 			time.Sleep(time.Millisecond)
 			return nil
@@ -52,7 +54,7 @@ func benchmarkPut(b *testing.B, driver string, delivering bool, senders int) {
 			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
 				c := recall(fmt.Sprint("event-", n))
 				start := time.Now()
-				if _, err := o.Put(context.Background(), c); err != nil {
+				if _, err := o.put(context.Background(), c); err != nil {
 					b.Error(err)
 					return
 				}
@@ -90,7 +92,7 @@ func BenchmarkDeliver(b *testing.B) {
 			}
 			wg.Wait()
 			b.ResetTimer()
-			mustWork(b, o, func(context.Context, Delivery) error {
+			mustWork(b, o, func(context.Context, outbox.Attempt) error {
 				delivered.Add(1)
 				time.Sleep(time.Millisecond)
 				return nil

@@ -20,16 +20,20 @@ import (
 // an older version, with fields missing or unknown, still delivers.
 type Callback struct {
 	Command  string   `json:"command"`
-	SDKAppID string   `json:"sdk_app_id" river:"unique"`
+	SdkAppID string   `json:"sdk_app_id"`
 	GroupID  string   `json:"group_id,omitempty"`
 	MsgSeqs  []uint32 `json:"msg_seqs,omitempty"`
 
-	// Guard names the guard that stored the callback and that delivers it.
-	// CheckGuard says which names are allowed.
+	// Guard names the guard that stored the callback, and through which it is
+	// delivered. CheckName says which names are allowed.
 	Guard string `json:"guard" river:"unique"`
 
-	// Key tells one event from another within a guard and an app. Of callbacks
-	// with the same key only the first is stored. An empty key is like no other.
+	// Consumer names the one that this copy of the callback is for; empty for the
+	// guard's own backend. Each has a queue of its own.
+	Consumer string `json:"consumer,omitempty"`
+
+	// Key tells one event from another within a guard. Of callbacks with the same
+	// key only the first is stored. An empty key is like no other.
 	Key string `json:"key" river:"unique"`
 
 	// Signed says that the original carried a Sign, so that the delivery gets a
@@ -51,42 +55,75 @@ type Callback struct {
 
 	// Body is the payload, byte for byte. It is last, so that a row can be read
 	// without it. A string and not bytes, because bytes would be stored as base64.
-	Body string `json:"body"`
+	Body string `json:"body,omitempty"`
 }
 
-// Kind names the job kind of every stored callback.
-func (Callback) Kind() string { return "tim_callback" }
+// kind names the job kind of every stored callback.
+const kind = "tim_callback"
 
-// Delivery is one attempt at handing a stored callback over.
-type Delivery struct {
-	Callback
-
-	// ID is the row's number in the store.
-	ID int64
-
-	// Attempt counts from 1.
-	Attempt int
-}
+// Kind implements river.JobArgs.
+func (Callback) Kind() string { return kind }
 
 // ErrInvalid is what Put returns, wrapped, for a callback that cannot be stored
 // as it is. The wrapping error names the field and never its content.
 var ErrInvalid = errors.New("callback cannot be stored")
 
-// guardName is what River takes for a queue name.
-var guardName = regexp.MustCompile(`^[a-z0-9]+(?:[_-]?[a-z0-9]+)*$`)
+var nameFormat = regexp.MustCompile(`^[a-z0-9]+(?:[_-]?[a-z0-9]+)*$`)
 
-// CheckGuard returns an error if name cannot name a guard: up to 64 lowercase
-// letters and digits, in words joined by single hyphens or underscores.
-func CheckGuard(name string) error {
-	if len(name) > 64 || !guardName.MatchString(name) {
-		return fmt.Errorf("guard name %q: want up to 64 lowercase letters and digits, joined by single - or _", name)
+// CheckName returns an error if name cannot name a guard or a consumer: up to 64
+// lower-case letters and digits, in words joined by single hyphens or underscores.
+func CheckName(name string) error {
+	if len(name) > 64 || !nameFormat.MatchString(name) {
+		return fmt.Errorf("name %q: want up to 64 lower-case letters and digits, joined by single - or _", name)
 	}
 	return nil
 }
 
-// check refuses what JSON or PostgreSQL would store as something else.
+// Queue is the deliveries of one guard to one consumer, or to its own backend.
+type Queue struct{ Guard, Consumer string }
+
+// maxQueue is how long River's names of queues are at most.
+const maxQueue = 64
+
+// Check returns an error if the queue cannot have deliveries.
+func (q Queue) Check() error {
+	if err := CheckName(q.Guard); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	if q.Consumer == "" {
+		return nil
+	}
+	if err := CheckName(q.Consumer); err != nil {
+		return fmt.Errorf("consumer: %w", err)
+	}
+	if len(q.river()) > maxQueue {
+		return fmt.Errorf("guard %s and consumer %s: the names have more than %d characters together", q.Guard, q.Consumer, maxQueue-len(consumerMark))
+	}
+	return nil
+}
+
+// consumerMark stands between guard and consumer in the name of a River queue. No
+// guard's or consumer's name has it.
+const consumerMark = "|"
+
+// river returns the name of the River queue.
+func (q Queue) river() string {
+	if q.Consumer == "" {
+		return q.Guard
+	}
+	return q.Guard + consumerMark + q.Consumer
+}
+
+func queueOf(name string) Queue {
+	guard, consumer, _ := strings.Cut(name, consumerMark)
+	return Queue{guard, consumer}
+}
+
+func (c *Callback) queue() Queue { return Queue{c.Guard, c.Consumer} }
+
+// check rejects what JSON or PostgreSQL would store as something else.
 func (c *Callback) check() error {
-	if err := CheckGuard(c.Guard); err != nil {
+	if err := c.queue().Check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	for _, f := range []struct{ name, value string }{
@@ -96,7 +133,7 @@ func (c *Callback) check() error {
 		{"method", c.Method},
 		{"group_id", c.GroupID},
 		{"command", c.Command},
-		{"sdk_app_id", c.SDKAppID},
+		{"sdk_app_id", c.SdkAppID},
 		{"key", c.Key},
 		{"server", c.Server},
 		{"proto", c.Proto},
@@ -116,7 +153,7 @@ func (c *Callback) check() error {
 	return nil
 }
 
-// storable tells whether s survives the store unchanged: encoding/json replaces
+// storable reports whether s survives the store unchanged: encoding/json replaces
 // invalid UTF-8, and PostgreSQL's jsonb has no NUL.
 func storable(s string) bool {
 	return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
@@ -128,12 +165,12 @@ func (c *Callback) identity() string {
 	if c.Key == "" {
 		return ""
 	}
-	return c.Guard + "\x00" + c.SDKAppID + "\x00" + c.Key
+	return c.Guard + "\x00" + c.Key
 }
 
 // insertOpts says how River stores c.
 func (c *Callback) insertOpts(maxAttempts int) *river.InsertOpts {
-	opts := &river.InsertOpts{Queue: c.Guard, MaxAttempts: maxAttempts}
+	opts := &river.InsertOpts{Queue: c.queue().river(), MaxAttempts: maxAttempts}
 	if c.Key != "" {
 		// By arguments alone. River's default states count a row from its
 		// insertion until the cleaner removes it as completed, which makes the

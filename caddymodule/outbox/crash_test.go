@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-package outbox
+package outbox_test
 
 import (
 	"bufio"
@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 // TestMain makes the test binary the process that crash tests kill.
@@ -29,24 +31,21 @@ func TestMain(m *testing.M) {
 // child opens the store it is told and prints a line for everything a parent
 // must find again.
 func child(role string) {
-	o, err := Open(context.Background(), Config{
-		Driver: os.Getenv("OUTBOX_TEST_DRIVER"), Path: os.Getenv("OUTBOX_TEST_STORE"), DSN: os.Getenv("OUTBOX_TEST_STORE"),
-		Timeout: time.Second,
-	})
+	o, err := config{driver: os.Getenv("OUTBOX_TEST_DRIVER"), store: os.Getenv("OUTBOX_TEST_STORE"), timeout: time.Second}.open()
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
 	switch role {
 	case "deliver":
-		_, _ = o.Work(map[string]DeliverFunc{"default": func(context.Context, Delivery) error { fmt.Println("began"); select {} }}, 16)
+		_, _ = o.work(map[string]outbox.DeliverFunc{"default": func(context.Context, outbox.Attempt) error { fmt.Println("began"); select {} }}, 16)
 	case "store":
-		_, _ = o.Work(map[string]DeliverFunc{"default": func(context.Context, Delivery) error { return errors.New("refused") }}, 16)
+		_, _ = o.work(map[string]outbox.DeliverFunc{"default": func(context.Context, outbox.Attempt) error { return errors.New("refused") }}, 16)
 		for s := range 16 {
 			go func() {
 				for i := 0; ; i++ {
 					key := fmt.Sprintf("%s-%d-%d", os.Getenv("OUTBOX_TEST_RUN"), s, i)
-					if _, err := o.Put(context.Background(), recall(key)); err == nil {
+					if _, err := o.put(context.Background(), recall(key)); err == nil {
 						fmt.Printf("stored %s\n", key)
 					}
 				}
@@ -57,11 +56,11 @@ func child(role string) {
 }
 
 // spawn starts a child and returns its lines. Its end is a kill -9.
-func spawn(t *testing.T, config Config, role, run string) (lines *bufio.Scanner, kill func()) {
+func spawn(t *testing.T, c config, role, run string) (lines *bufio.Scanner, kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "OUTBOX_TEST_ROLE="+role, "OUTBOX_TEST_RUN="+run,
-		"OUTBOX_TEST_DRIVER="+config.Driver, "OUTBOX_TEST_STORE="+config.Path+config.DSN)
+		"OUTBOX_TEST_DRIVER="+c.driver, "OUTBOX_TEST_STORE="+c.store)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -81,23 +80,23 @@ func TestAnAttemptThatDiedWithItsProcessComesBack(t *testing.T) {
 		t.Skip("River gives back what a dead process held after most of a minute: too long for -short")
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
-		config := configFor(t, driver)
-		config.Timeout = time.Second
-		o := mustOpen(t, config)
+		c := configFor(t, driver)
+		c.timeout = time.Second
+		o := mustOpen(t, c)
 		mustPut(t, o, recall("a"))
-		lines, kill := spawn(t, config, "deliver", "")
+		lines, kill := spawn(t, c, "deliver", "")
 		if !lines.Scan() || lines.Text() != "began" {
 			t.Fatalf("child said %q", lines.Text())
 		}
 		time.Sleep(100 * time.Millisecond)
 		kill()
 		died := time.Now()
-		got := make(chan Delivery, 1)
-		mustWork(t, o, func(_ context.Context, d Delivery) error { got <- d; return nil })
+		got := make(chan outbox.Attempt, 1)
+		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error { got <- d; return nil })
 		select {
 		case d := <-got:
 			t.Logf("attempt %d came %v after the kill", d.Attempt, time.Since(died))
-		case <-time.After(config.Timeout + time.Minute):
+		case <-time.After(c.timeout + time.Minute):
 			t.Fatal("not back within the timeout and a minute")
 		}
 	})
@@ -108,11 +107,11 @@ func TestNothingStoredIsLostToKills(t *testing.T) {
 		t.Skip("River gives back what a dead process held after most of a minute: too long for -short")
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
-		config := configFor(t, driver)
-		config.Timeout = time.Second
+		c := configFor(t, driver)
+		c.timeout = time.Second
 		stored := make(map[string]bool)
 		for run := range 5 {
-			lines, kill := spawn(t, config, "store", fmt.Sprint(run))
+			lines, kill := spawn(t, c, "store", fmt.Sprint(run))
 			for first := true; lines.Scan(); {
 				if key, ok := strings.CutPrefix(lines.Text(), "stored "); ok {
 					if first {
@@ -123,11 +122,11 @@ func TestNothingStoredIsLostToKills(t *testing.T) {
 				}
 			}
 		}
-		o := mustOpen(t, config)
+		o := mustOpen(t, c)
 		var missing atomic.Int64
 		missing.Store(int64(len(stored)))
 		var mu sync.Mutex
-		mustWork(t, o, func(_ context.Context, d Delivery) error {
+		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if stored[d.Key] {

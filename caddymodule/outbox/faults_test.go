@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-package outbox
+package outbox_test
 
 import (
 	"bytes"
@@ -20,14 +20,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 func TestFilesAreForThisUserOnly(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a", "b c%20?")
-	o := mustOpen(t, Config{Path: filepath.Join(dir, "outbox.db")})
+	o := mustOpen(t, config{driver: "sqlite", store: filepath.Join(dir, "outbox.db")})
 	mustPut(t, o, recall("a"))
 	want := map[string]fs.FileMode{"": 0o700, "outbox.db": 0o600, "outbox.db-wal": 0o600, "outbox.db-shm": 0o600}
 	for name, mode := range want {
@@ -54,18 +55,13 @@ func TestUnusablePathsAreErrors(t *testing.T) {
 	if err := os.WriteFile(readonly, nil, 0o400); err != nil {
 		t.Fatal(err)
 	}
-	for name, config := range map[string]Config{
-		"none":           {},
-		"a directory":    {Path: dir},
-		"below a file":   {Path: filepath.Join(file, "outbox.db")},
-		"no database":    {Path: file},
-		"read-only":      {Path: readonly},
-		"unknown driver": {Driver: "mysql", Path: filepath.Join(dir, "x")},
+	for name, path := range map[string]string{
+		"none": "", "a directory": dir, "below a file": filepath.Join(file, "outbox.db"), "no database": file, "read-only": readonly,
 	} {
 		if name == "read-only" && os.Getuid() == 0 {
 			continue // root writes it all the same
 		}
-		if o, err := Open(context.Background(), config); err == nil {
+		if o, err := (config{driver: "sqlite", store: path}).open(); err == nil {
 			o.Close()
 			t.Errorf("%s: no error", name)
 		}
@@ -79,10 +75,10 @@ func TestPasswordsStayOutOfErrorsAndLogs(t *testing.T) {
 		"postgres://u:hunter2@127.0.0.1:notaport/db", "postgres://u:hunter2@[::1/db", "host=127.0.0.1 password=hunter2 port=x",
 		"postgres://u:hunter2@127.0.0.1:1/db?connect_timeout=1", "postgres://u:hunter2@127.0.0.1:1/db?sslmode=nope",
 	} {
-		o, err := Open(context.Background(), Config{Driver: "postgres", DSN: dsn, Logger: out.logger()})
+		o, err := config{driver: "postgres", store: dsn, logger: out.logger()}.open()
 		if err == nil {
-			_, err = o.Put(context.Background(), recall("a"))
-			if !errors.Is(err, ErrNotReady) {
+			_, err = o.put(context.Background(), recall("a"))
+			if !errors.Is(err, outbox.ErrNotReady) {
 				t.Errorf("Put: %v", err)
 			}
 			o.Close()
@@ -99,12 +95,12 @@ func TestPasswordsStayOutOfErrorsAndLogs(t *testing.T) {
 func TestPayloadsStayOutOfLogs(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		var out buffer
-		config := configFor(t, driver)
-		config.Logger = out.logger()
-		config.MaxAttempts = 2
-		config.Timeout = 100 * time.Millisecond
-		o := mustOpen(t, config)
-		mustWork(t, o, func(ctx context.Context, d Delivery) error {
+		c := configFor(t, driver)
+		c.logger = out.logger()
+		c.maxAttempts = 2
+		c.timeout = 100 * time.Millisecond
+		o := mustOpen(t, c)
+		mustWork(t, o, func(ctx context.Context, d outbox.Attempt) error {
 			switch d.Key {
 			case "panic":
 				panic("boom sesame")
@@ -118,11 +114,11 @@ func TestPayloadsStayOutOfLogs(t *testing.T) {
 			c.Body, c.Header["Cookie"], c.URI = `{"x":"sesame"}`, []string{"sesame"}, "/sesame"
 			mustPut(t, o, c)
 		}
-		eventually(t, 20*time.Second, "all dead", func() bool { return count(t, o, Dead) == 3 })
+		eventually(t, 20*time.Second, "all dead", func() bool { return count(t, o, outbox.Dead) == 3 })
 		if s := out.String(); s == "" || strings.Contains(s, "sesame") {
 			t.Errorf("log: %s", s)
 		}
-		items, err := o.List(context.Background(), Filter{State: Dead})
+		items, err := o.List(context.Background(), outbox.Filter{State: outbox.Dead})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,38 +145,38 @@ func (b *buffer) logger() *slog.Logger {
 }
 
 // writer runs one statement on the connection that SQLite is written through.
-func writer(t *testing.T, o *Outbox, statement string) {
+func writer(t *testing.T, o *opened, statement string) {
 	t.Helper()
-	if err := o.store.put.(*river.Client[*sql.Tx]).Driver().GetExecutor().Exec(context.Background(), statement); err != nil {
+	if err := o.Exec(context.Background(), statement); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // degrades checks that Put fails soon and that neither it nor the workers need
 // more than the fault's end to recover.
-func degrades(t *testing.T, o *Outbox, begin, end func()) {
+func degrades(t *testing.T, o *opened, begin, end func()) {
 	t.Helper()
-	mustWork(t, o, func(context.Context, Delivery) error { return nil })
+	mustWork(t, o, func(context.Context, outbox.Attempt) error { return nil })
 	mustPut(t, o, recall("before"))
-	eventually(t, 10*time.Second, "delivered before", func() bool { return count(t, o, Delivered) == 1 })
+	eventually(t, 10*time.Second, "delivered before", func() bool { return count(t, o, outbox.Delivered) == 1 })
 	begin()
 	for range 3 {
 		start := time.Now()
 		c := recall("")
 		c.Body = `{"a":"` + strings.Repeat("x", 1<<20) + `"}`
-		_, err := o.Put(context.Background(), c)
+		_, err := o.put(context.Background(), c)
 		if err == nil {
 			t.Error("Put succeeded on a store at fault")
 		}
 		t.Logf("%v after %v", err, time.Since(start))
-		if took := time.Since(start); took > putTimeout+5*time.Second {
+		if took := time.Since(start); took > outbox.PutTimeout+5*time.Second {
 			t.Errorf("Put failed only after %v", took)
 		}
 	}
 	end()
 	start := time.Now()
-	eventually(t, 10*time.Second, "Put recovers", func() bool { _, err := o.Put(context.Background(), recall("after")); return err == nil })
-	eventually(t, 30*time.Second, "deliveries recover", func() bool { return count(t, o, Delivered) >= 2 && count(t, o, Pending) == 0 })
+	eventually(t, 10*time.Second, "Put recovers", func() bool { _, err := o.put(context.Background(), recall("after")); return err == nil })
+	eventually(t, 30*time.Second, "deliveries recover", func() bool { return count(t, o, outbox.Delivered) >= 2 && count(t, o, outbox.Pending) == 0 })
 	t.Logf("recovered after %v", time.Since(start))
 }
 
@@ -192,27 +188,27 @@ func TestDegradesWhenTheFileIsFull(t *testing.T) {
 
 func TestDegradesWhenTheFileIsReadOnly(t *testing.T) {
 	t.Parallel()
-	config := configFor(t, "sqlite")
-	o := mustOpen(t, config)
+	c := configFor(t, "sqlite")
+	o := mustOpen(t, c)
 	// Root may write any file, so what turns read-only is the connection.
-	db, err := sql.Open("sqlite", sqliteDSN(config.Path, "immediate")+"&mode=ro")
+	db, err := sql.Open("sqlite", "file:"+c.store+"?mode=ro&_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	readonly, err := newClient(riversqlite.New(db), o.log)
+	store, err := outbox.NewStore(outbox.Database{}, riversqlite.New(db), riversqlite.New(db), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := o.store.put
-	degrades(t, o, func() { o.store.put = readonly }, func() { o.store.put = good })
+	good := o.PutClient()
+	degrades(t, o, func() { o.SetPutClient(outbox.PutClientOf(store)) }, func() { o.SetPutClient(good) })
 }
 
 func TestDegradesWhenTheFileIsLocked(t *testing.T) {
 	t.Parallel()
-	config := configFor(t, "sqlite")
-	o := mustOpen(t, config)
-	db, err := sql.Open("sqlite", sqliteDSN(config.Path, "immediate"))
+	c := configFor(t, "sqlite")
+	o := mustOpen(t, c)
+	db, err := sql.Open("sqlite", "file:"+c.store+"?_txlock=immediate")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,10 +275,10 @@ func (p *proxy) stop() {
 }
 
 // proxied returns a configuration that reaches PostgreSQL through a proxy.
-func proxied(t *testing.T) (Config, *proxy) {
+func proxied(t *testing.T) (config, *proxy) {
 	t.Helper()
-	config := configFor(t, "postgres")
-	u, err := url.Parse(config.DSN)
+	c := configFor(t, "postgres")
+	u, err := url.Parse(c.store)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,44 +286,44 @@ func proxied(t *testing.T) (Config, *proxy) {
 	p.start(t)
 	t.Cleanup(p.stop)
 	u.Host = p.address
-	config.DSN = u.String()
-	return config, p
+	c.store = u.String()
+	return c, p
 }
 
 func TestDegradesWhenPostgresIsStopped(t *testing.T) {
 	t.Parallel()
-	config, p := proxied(t)
-	o := mustOpen(t, config)
+	c, p := proxied(t)
+	o := mustOpen(t, c)
 	degrades(t, o, p.stop, func() { p.start(t) })
 }
 
 func TestOpensWhilePostgresIsStopped(t *testing.T) {
 	t.Parallel()
-	config, p := proxied(t)
+	c, p := proxied(t)
 	p.stop()
-	o := mustOpen(t, config)
-	if _, err := o.Put(context.Background(), recall("a")); !errors.Is(err, ErrNotReady) {
+	o := mustOpen(t, c)
+	if _, err := o.put(context.Background(), recall("a")); !errors.Is(err, outbox.ErrNotReady) {
 		t.Errorf("Put: %v", err)
 	}
-	if _, err := o.Stats(context.Background()); !errors.Is(err, ErrNotReady) {
-		t.Errorf("Stats: %v", err)
+	if _, err := o.Counts(context.Background()); !errors.Is(err, outbox.ErrNotReady) {
+		t.Errorf("Counts: %v", err)
 	}
-	mustWork(t, o, func(context.Context, Delivery) error { return nil })
+	mustWork(t, o, func(context.Context, outbox.Attempt) error { return nil })
 	p.start(t)
-	eventually(t, 15*time.Second, "Put works", func() bool { _, err := o.Put(context.Background(), recall("a")); return err == nil })
-	eventually(t, 15*time.Second, "delivered", func() bool { return count(t, o, Delivered) == 1 })
+	eventually(t, 15*time.Second, "Put works", func() bool { _, err := o.put(context.Background(), recall("a")); return err == nil })
+	eventually(t, 15*time.Second, "delivered", func() bool { return count(t, o, outbox.Delivered) == 1 })
 }
 
 func TestSurvivesTerminatedBackends(t *testing.T) {
 	t.Parallel()
-	config := configFor(t, "postgres")
-	o := mustOpen(t, config)
-	u, _ := url.Parse(config.DSN)
+	c := configFor(t, "postgres")
+	o := mustOpen(t, c)
+	u, _ := url.Parse(c.store)
 	terminate := "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '" + u.Query().Get("application_name") + "'"
-	mustWork(t, o, func(context.Context, Delivery) error { return nil })
+	mustWork(t, o, func(context.Context, outbox.Attempt) error { return nil })
 	for i := range 20 {
 		admin(t, terminate)
-		eventually(t, 5*time.Second, "Put recovers", func() bool { _, err := o.Put(context.Background(), recall(string(rune('a'+i)))); return err == nil })
+		eventually(t, 5*time.Second, "Put recovers", func() bool { _, err := o.put(context.Background(), recall(string(rune('a'+i)))); return err == nil })
 	}
-	eventually(t, 30*time.Second, "all delivered", func() bool { return count(t, o, Delivered) == 20 })
+	eventually(t, 30*time.Second, "all delivered", func() bool { return count(t, o, outbox.Delivered) == 20 })
 }

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-package outbox
+package outbox_test
 
 import (
 	"context"
@@ -16,7 +16,27 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/timguard/timguard/caddymodule/delivery/postgres"
+	"github.com/timguard/timguard/caddymodule/delivery/sqlite"
+	"github.com/timguard/timguard/caddymodule/outbox"
 )
+
+// config says what is opened, and how it is worked.
+type config struct {
+	driver      string // sqlite or postgres
+	store       string // its path or DSN
+	timeout     time.Duration
+	maxAttempts int
+	keep        time.Duration
+	logger      *slog.Logger
+}
+
+// opened is an open store with its configuration.
+type opened struct {
+	*outbox.Outbox
+	config config
+}
 
 // drivers are the stores that every contract test runs against.
 var drivers = []string{"sqlite", "postgres"}
@@ -34,15 +54,12 @@ func eachDriver(t *testing.T, test func(t *testing.T, driver string)) {
 
 // configFor returns the configuration of an empty store that is removed at the
 // end of the test.
-func configFor(t testing.TB, driver string) Config {
+func configFor(t testing.TB, driver string) config {
 	t.Helper()
-	config := Config{Driver: driver, Logger: slog.New(slog.DiscardHandler)}
-	if driver == "sqlite" {
-		config.Path = filepath.Join(t.TempDir(), "outbox.db")
-	} else {
-		config.DSN = schemaDSN(t)
+	if driver == "postgres" {
+		return config{driver: driver, store: schemaDSN(t)}
 	}
-	return config
+	return config{driver: driver, store: filepath.Join(t.TempDir(), "outbox.db")}
 }
 
 var schemas atomic.Int64
@@ -83,10 +100,27 @@ func admin(t testing.TB, sql string) {
 	}
 }
 
+// open opens the store.
+func (c config) open() (*opened, error) {
+	if c.logger == nil {
+		c.logger = slog.New(slog.DiscardHandler)
+	}
+	open := sqlite.Open
+	if c.driver == "postgres" {
+		open = postgres.Open
+	}
+	store, err := open(c.store, c.logger)
+	if err != nil {
+		return nil, err
+	}
+	o, err := outbox.Open(context.Background(), store, c.logger)
+	return &opened{o, c}, err
+}
+
 // mustOpen opens config until the end of the test.
-func mustOpen(t testing.TB, config Config) *Outbox {
+func mustOpen(t testing.TB, c config) *opened {
 	t.Helper()
-	o, err := Open(context.Background(), config)
+	o, err := c.open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,9 +129,9 @@ func mustOpen(t testing.TB, config Config) *Outbox {
 }
 
 // recall returns a callback as a guard would store it.
-func recall(key string) Callback {
-	return Callback{
-		Command: "Group.CallbackAfterRecallMsg", SDKAppID: "1400000000", GroupID: "@TGS#1", MsgSeqs: []uint32{7, 4294967295},
+func recall(key string) outbox.Callback {
+	return outbox.Callback{
+		Command: "Group.CallbackAfterRecallMsg", SdkAppID: "1400000000", GroupID: "@TGS#1", MsgSeqs: []uint32{7, 4294967295},
 		Guard: "default", Key: key, Signed: true, Received: time.Now().UTC().Truncate(time.Second),
 		Server: "srv0", Method: "POST", Host: "im.example.com", URI: "/cb?SdkAppid=1400000000&x=%E4%BD%A0&a=b", Proto: "HTTP/1.1",
 		TLS: true, RemoteAddr: "203.0.113.7:4711", Header: map[string][]string{"Content-Type": {"application/json"}, "X": {"1", "2"}},
@@ -105,20 +139,57 @@ func recall(key string) Callback {
 	}
 }
 
+// put stores the callbacks and reports whether any was a duplicate.
+func (o *opened) put(ctx context.Context, callbacks ...outbox.Callback) (duplicate bool, err error) {
+	var all []*outbox.Callback
+	for _, c := range callbacks {
+		all = append(all, &c)
+	}
+	duplicates, err := o.Put(ctx, o.maxAttempts(), all...)
+	return duplicates > 0, err
+}
+
+func (o *opened) maxAttempts() int {
+	if o.config.maxAttempts > 0 {
+		return o.config.maxAttempts
+	}
+	return 20
+}
+
 // mustPut stores c.
-func mustPut(t testing.TB, o *Outbox, c Callback) (duplicate bool) {
+func mustPut(t testing.TB, o *opened, c outbox.Callback) (duplicate bool) {
 	t.Helper()
-	duplicate, err := o.Put(context.Background(), c)
+	duplicate, err := o.put(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return duplicate
 }
 
+// work starts a worker set for the guards.
+func (o *opened) work(deliver map[string]outbox.DeliverFunc, each int) (*outbox.Workers, error) {
+	queues := make(map[outbox.Queue]outbox.DeliverFunc)
+	for guard, d := range deliver {
+		queues[outbox.Queue{Guard: guard}] = d
+	}
+	return o.workQueues(queues, each)
+}
+
+func (o *opened) workQueues(queues map[outbox.Queue]outbox.DeliverFunc, each int) (*outbox.Workers, error) {
+	c := outbox.WorkConfig{Deliver: queues, Each: each, Timeout: 30 * time.Second, Keep: 24 * time.Hour, KeepDead: 720 * time.Hour}
+	if o.config.timeout > 0 {
+		c.Timeout = o.config.timeout
+	}
+	if o.config.keep > 0 {
+		c.Keep = o.config.keep
+	}
+	return o.Work(c)
+}
+
 // mustWork starts a worker set for the guard "default" until the end of the test.
-func mustWork(t testing.TB, o *Outbox, deliver DeliverFunc) *Workers {
+func mustWork(t testing.TB, o *opened, deliver outbox.DeliverFunc) *outbox.Workers {
 	t.Helper()
-	w, err := o.Work(map[string]DeliverFunc{"default": deliver}, 16)
+	w, err := o.work(map[string]outbox.DeliverFunc{"default": deliver}, 16)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,11 +208,31 @@ func eventually(t testing.TB, within time.Duration, what string, ok func() bool)
 }
 
 // count returns the number of callbacks in a state.
-func count(t testing.TB, o *Outbox, state State) int {
+func count(t testing.TB, o *opened, state outbox.State) (n int) {
 	t.Helper()
-	s, err := o.Stats(context.Background())
+	counts, err := o.Counts(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Count[state]
+	for _, c := range counts {
+		if c.State == state {
+			n += c.N
+		}
+	}
+	return n
+}
+
+// oldestAge returns the age of the oldest callback that waits for delivery.
+func oldestAge(t testing.TB, o *opened) (oldest time.Duration) {
+	t.Helper()
+	counts, err := o.Counts(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range counts {
+		if !c.Oldest.IsZero() {
+			oldest = max(oldest, time.Since(c.Oldest))
+		}
+	}
+	return oldest
 }

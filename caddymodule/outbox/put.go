@@ -26,38 +26,48 @@ const (
 
 // put is one caller of Put.
 type put struct {
-	ctx       context.Context
-	callback  Callback
-	duplicate bool
-	outcome   chan error
+	ctx         context.Context
+	callbacks   []*Callback
+	maxAttempts int
+	duplicates  int
+	outcome     chan error
 }
 
-// Put stores c and returns once the commit is on stable storage. It reports
-// whether a callback with the same key, app and guard is stored already, in
-// which case c is not stored again. On an error, or once ctx or 3s are over, c
-// may or may not be stored: whoever treats it as not stored risks a second
-// delivery and never a loss.
+func (p *put) bytes() (n int) {
+	for _, c := range p.callbacks {
+		n += len(c.Body)
+	}
+	return n
+}
+
+// Put stores the callbacks in one commit, and returns once that is on stable
+// storage. Each is offered up to maxAttempts times. Put returns how many were not
+// stored again, because one with the same guard and key is stored already. On an
+// error, or once ctx or 3s are over, they may or may not be stored: whoever treats
+// them as not stored risks a second delivery and never a loss.
 //
 // Concurrent calls share one transaction, and with it one sync.
-func (o *Outbox) Put(ctx context.Context, c Callback) (duplicate bool, err error) {
-	if err := c.check(); err != nil {
-		return false, err
+func (o *Outbox) Put(ctx context.Context, maxAttempts int, callbacks ...*Callback) (duplicates int, err error) {
+	for _, c := range callbacks {
+		if err := c.check(); err != nil {
+			return 0, err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.putTimeout)
 	defer cancel()
-	p := &put{ctx: ctx, callback: c, outcome: make(chan error, 1)}
+	p := &put{ctx: ctx, callbacks: callbacks, maxAttempts: maxAttempts, outcome: make(chan error, 1)}
 	select {
 	case o.puts <- p:
 	case <-ctx.Done():
-		return false, fmt.Errorf("waiting for the store: %w", ctx.Err())
+		return 0, fmt.Errorf("waiting for the store: %w", ctx.Err())
 	case <-o.ctx.Done():
-		return false, ErrClosed
+		return 0, ErrClosed
 	}
 	select {
 	case err := <-p.outcome:
-		return p.duplicate, err
+		return p.duplicates, err
 	case <-ctx.Done():
-		return false, fmt.Errorf("waiting for the commit: %w", ctx.Err())
+		return 0, fmt.Errorf("waiting for the commit: %w", ctx.Err())
 	}
 }
 
@@ -80,13 +90,14 @@ func (o *Outbox) commit() {
 // gather returns first and all others that are waiting by now.
 func (o *Outbox) gather(first *put) []*put {
 	batch := []*put{first}
-	size := len(first.callback.Body)
-	for len(batch) < maxBatch && size < maxBatchBytes {
+	rows, size := len(first.callbacks), first.bytes()
+	for rows < maxBatch && size < maxBatchBytes {
 		select {
 		case p := <-o.puts:
 			if p.ctx.Err() == nil {
 				batch = append(batch, p)
-				size += len(p.callback.Body)
+				rows += len(p.callbacks)
+				size += p.bytes()
 			}
 		default:
 			return batch
@@ -99,7 +110,7 @@ func (o *Outbox) gather(first *put) []*put {
 // what one member holds, each is stored on its own, so that it fails alone.
 func (o *Outbox) write(batch []*put) {
 	err := o.insert(batch)
-	if err != nil && len(batch) > 1 && o.store.poison(err) {
+	if err != nil && len(batch) > 1 && o.store.IsBadRow(err) {
 		for _, p := range batch {
 			p.outcome <- o.insert([]*put{p})
 		}
@@ -110,7 +121,13 @@ func (o *Outbox) write(batch []*put) {
 	}
 }
 
-// insert stores batch in one transaction and marks the duplicates in it. River
+// row is a callback of a batch.
+type row struct {
+	*Callback
+	of *put
+}
+
+// insert stores batch in one transaction and counts the duplicates in it. River
 // refuses a batch that holds the same event twice, so of those only the first
 // goes in and the others share its fate.
 func (o *Outbox) insert(batch []*put) (err error) {
@@ -119,35 +136,55 @@ func (o *Outbox) insert(batch []*put) (err error) {
 			err = fmt.Errorf("storing panicked: %v", r)
 		}
 	}()
-	if !o.ready.Load() {
-		return ErrNotReady
+	if err := o.usable(); err != nil && o.ctx.Err() == nil { // Close lets a batch that has begun reach the disk
+		return err
 	}
-	// Not o.ctx: Close lets a batch that has begun reach the disk.
 	ctx, cancel := context.WithTimeout(context.Background(), o.putTimeout)
 	defer cancel()
 
-	params := make([]river.InsertManyParams, 0, len(batch))
-	first := make([]*put, 0, len(batch))
+	rows := inOrder(batch)
+	params := make([]river.InsertManyParams, 0, len(rows))
+	first := make([]row, 0, len(rows))
 	known := make(map[string]bool)
-	// Two processes that store the same events in a different order would
-	// wait for each other's rows until PostgreSQL breaks the deadlock.
-	slices.SortStableFunc(batch, func(a, b *put) int { return strings.Compare(a.callback.identity(), b.callback.identity()) })
-	for _, p := range batch {
-		id := p.callback.identity()
-		if id != "" && known[id] {
-			p.duplicate = true
-			continue
+	for _, r := range rows {
+		if id := r.identity(); id != "" {
+			if known[id] {
+				r.of.duplicates++
+				continue
+			}
+			known[id] = true
 		}
-		known[id] = true
-		first = append(first, p)
-		params = append(params, river.InsertManyParams{Args: p.callback, InsertOpts: p.callback.insertOpts(o.config.MaxAttempts)})
+		first = append(first, r)
+		params = append(params, river.InsertManyParams{Args: r.Callback, InsertOpts: r.insertOpts(r.of.maxAttempts)})
 	}
 	results, err := o.store.put.InsertMany(ctx, params)
 	if err != nil {
 		return fmt.Errorf("storing: %w", err)
 	}
+	if o.store.Check != nil {
+		if err := o.store.Check(); err != nil {
+			return fmt.Errorf("storing: %w", err)
+		}
+	}
 	for i, r := range results {
-		first[i].duplicate = r.UniqueSkippedAsDuplicate
+		if r.UniqueSkippedAsDuplicate {
+			first[i].of.duplicates++
+		}
 	}
 	return nil
+}
+
+// inOrder returns the rows of a batch by what tells them apart. Two processes that
+// store the same events in a different order would wait for each other's rows until
+// PostgreSQL breaks the deadlock.
+func inOrder(batch []*put) []row {
+	var rows []row
+	for _, p := range batch {
+		p.duplicates = 0
+		for _, c := range p.callbacks {
+			rows = append(rows, row{c, p})
+		}
+	}
+	slices.SortStableFunc(rows, func(a, b row) int { return strings.Compare(a.identity(), b.identity()) })
+	return rows
 }

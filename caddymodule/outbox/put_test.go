@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-package outbox
+package outbox_test
 
 import (
 	"context"
@@ -14,23 +14,24 @@ import (
 
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/rivertype"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 func TestPutStoresOnceForEachEvent(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
-		other := func(change func(*Callback)) Callback { c := recall("a"); change(&c); return c }
+		other := func(change func(*outbox.Callback)) outbox.Callback { c := recall("a"); change(&c); return c }
 		for i, step := range []struct {
 			name      string
-			callback  Callback
+			callback  outbox.Callback
 			duplicate bool
 		}{
 			{"first", recall("a"), false},
 			{"again", recall("a"), true},
-			{"again with another body", other(func(c *Callback) { c.Body = "{}" }), true},
+			{"again with another body", other(func(c *outbox.Callback) { c.Body = "{}" }), true},
 			{"other key", recall("b"), false},
-			{"other guard", other(func(c *Callback) { c.Guard = "other" }), false},
-			{"other app", other(func(c *Callback) { c.SDKAppID = "1" }), false},
+			{"other guard", other(func(c *outbox.Callback) { c.Guard = "other" }), false},
 			{"no key", recall(""), false},
 			{"no key again", recall(""), false},
 		} {
@@ -38,8 +39,8 @@ func TestPutStoresOnceForEachEvent(t *testing.T) {
 				t.Errorf("step %d, %s: duplicate = %v, want %v", i, step.name, got, step.duplicate)
 			}
 		}
-		if n := count(t, o, Pending); n != 6 {
-			t.Errorf("%d stored, want 6", n)
+		if n := count(t, o, outbox.Pending); n != 5 {
+			t.Errorf("%d stored, want 5", n)
 		}
 	})
 }
@@ -51,7 +52,7 @@ func TestPutFindsDuplicatesWithinABatch(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 60 {
 			wg.Go(func() {
-				duplicate, err := o.Put(context.Background(), recall([]string{"a", "b", ""}[i%3]))
+				duplicate, err := o.put(context.Background(), recall([]string{"a", "b", ""}[i%3]))
 				if err != nil {
 					t.Error(err)
 				}
@@ -64,7 +65,7 @@ func TestPutFindsDuplicatesWithinABatch(t *testing.T) {
 		if n := duplicates.Load(); n != 38 {
 			t.Errorf("%d duplicates of two keys that came 20 times each, want 38", n)
 		}
-		if n := count(t, o, Pending); n != 22 {
+		if n := count(t, o, outbox.Pending); n != 22 {
 			t.Errorf("%d stored, want 22", n)
 		}
 	})
@@ -72,20 +73,20 @@ func TestPutFindsDuplicatesWithinABatch(t *testing.T) {
 
 func TestDuplicatesCountUntilTheDeliveredRowIsGone(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		config := configFor(t, driver)
-		config.Keep = time.Second
-		config.MaxAttempts = 1
-		o := mustOpen(t, config)
+		c := configFor(t, driver)
+		c.keep = time.Second
+		c.maxAttempts = 1
+		o := mustOpen(t, c)
 		mustPut(t, o, recall("delivered"))
 		mustPut(t, o, recall("dead"))
-		w := mustWork(t, o, func(_ context.Context, d Delivery) error {
+		w := mustWork(t, o, func(_ context.Context, d outbox.Attempt) error {
 			if d.Key == "dead" {
 				return errors.New("no")
 			}
 			return nil
 		})
 		eventually(t, 10*time.Second, "one delivered, one dead", func() bool {
-			return count(t, o, Delivered) == 1 && count(t, o, Dead) == 1
+			return count(t, o, outbox.Delivered) == 1 && count(t, o, outbox.Dead) == 1
 		})
 		if !mustPut(t, o, recall("delivered")) {
 			t.Error("a delivered event was stored again within the window")
@@ -103,7 +104,7 @@ func TestDuplicatesCountUntilTheDeliveredRowIsGone(t *testing.T) {
 
 // insertions counts the transactions that Put causes.
 type insertions struct {
-	client
+	outbox.Client
 	n, rows atomic.Int64
 	wait    time.Duration
 	fail    func([]river.InsertManyParams) error
@@ -118,20 +119,20 @@ func (c *insertions) InsertMany(ctx context.Context, p []river.InsertManyParams)
 			return nil, err
 		}
 	}
-	return c.client.InsertMany(ctx, p)
+	return c.Client.InsertMany(ctx, p)
 }
 
 func TestPutCoalesces(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		config := configFor(t, driver)
-		o := mustOpen(t, config)
-		o.putTimeout = time.Minute // for the race detector, which slows SQLite down tenfold
-		spy := &insertions{client: o.store.put, wait: 20 * time.Millisecond}
-		o.store.put = spy
+		c := configFor(t, driver)
+		o := mustOpen(t, c)
+		o.SetPutTimeout(time.Minute) // for the race detector, which slows SQLite down tenfold
+		spy := &insertions{Client: o.PutClient(), wait: 20 * time.Millisecond}
+		o.SetPutClient(spy)
 		var wg sync.WaitGroup
 		for i := range 700 {
 			wg.Go(func() {
-				if _, err := o.Put(context.Background(), recall(fmt.Sprint(i))); err != nil {
+				if _, err := o.put(context.Background(), recall(fmt.Sprint(i))); err != nil {
 					t.Error(err)
 				}
 			})
@@ -140,7 +141,7 @@ func TestPutCoalesces(t *testing.T) {
 		if n := spy.n.Load(); n > 10 {
 			t.Errorf("%d transactions for 700 callbacks at once", n)
 		}
-		if n := count(t, o, Pending); n != 700 {
+		if n := count(t, o, outbox.Pending); n != 700 {
 			t.Errorf("%d stored, want 700", n)
 		}
 	})
@@ -149,15 +150,15 @@ func TestPutCoalesces(t *testing.T) {
 func TestOneBadMemberFailsAlone(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
-		o.store.poison = func(err error) bool { return errors.Is(err, errBad) }
-		o.store.put = &insertions{client: o.store.put, wait: 10 * time.Millisecond, fail: func(params []river.InsertManyParams) error {
+		o.SetIsBadRow(func(err error) bool { return errors.Is(err, errBad) })
+		o.SetPutClient(&insertions{Client: o.PutClient(), wait: 10 * time.Millisecond, fail: func(params []river.InsertManyParams) error {
 			for _, p := range params {
-				if p.Args.(Callback).Key == "bad" {
+				if p.Args.(*outbox.Callback).Key == "bad" {
 					return errBad
 				}
 			}
 			return nil
-		}}
+		}})
 		var wg sync.WaitGroup
 		for i := range 30 {
 			key := fmt.Sprint(i)
@@ -165,7 +166,7 @@ func TestOneBadMemberFailsAlone(t *testing.T) {
 				key = "bad"
 			}
 			wg.Go(func() {
-				_, err := o.Put(context.Background(), recall(key))
+				_, err := o.put(context.Background(), recall(key))
 				if key == "bad" != (err != nil) {
 					t.Errorf("key %s: error %v", key, err)
 				}
@@ -180,23 +181,23 @@ var errBad = errors.New("bad value")
 func TestAPanicIsAnErrorOfItsBatch(t *testing.T) {
 	t.Parallel()
 	o := mustOpen(t, configFor(t, "sqlite"))
-	good := o.store.put
-	o.store.put = &insertions{client: good, fail: func([]river.InsertManyParams) error { panic("boom") }}
-	if _, err := o.Put(context.Background(), recall("a")); err == nil {
+	good := o.PutClient()
+	o.SetPutClient(&insertions{Client: good, fail: func([]river.InsertManyParams) error { panic("boom") }})
+	if _, err := o.put(context.Background(), recall("a")); err == nil {
 		t.Error("no error")
 	}
-	o.store.put.(*insertions).fail = nil
+	o.PutClient().(*insertions).fail = nil
 	mustPut(t, o, recall("a"))
 }
 
 func TestPutObeysItsContext(t *testing.T) {
 	t.Parallel()
 	o := mustOpen(t, configFor(t, "sqlite"))
-	o.store.put = &insertions{client: o.store.put, wait: 300 * time.Millisecond}
+	o.SetPutClient(&insertions{Client: o.PutClient(), wait: 300 * time.Millisecond})
 	for _, name := range []string{"in the batch", "waiting for it"} {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
 		start := time.Now()
-		if _, err := o.Put(ctx, recall("")); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := o.put(ctx, recall("")); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if took := time.Since(start); took > 200*time.Millisecond {
@@ -209,16 +210,16 @@ func TestPutObeysItsContext(t *testing.T) {
 func TestPutRefusesWhatItCannotStoreUnchanged(t *testing.T) {
 	t.Parallel()
 	o := mustOpen(t, configFor(t, "sqlite"))
-	for name, change := range map[string]func(*Callback){
-		"body":   func(c *Callback) { c.Body = "{\"a\":\"\xff\"}" },
-		"nul":    func(c *Callback) { c.Body = "{\"a\":\"\x00\"}" },
-		"uri":    func(c *Callback) { c.URI = "/\xff" },
-		"header": func(c *Callback) { c.Header["X"] = []string{"\xff"} },
-		"guard":  func(c *Callback) { c.Guard = "No Guard" },
+	for name, change := range map[string]func(*outbox.Callback){
+		"body":   func(c *outbox.Callback) { c.Body = "{\"a\":\"\xff\"}" },
+		"nul":    func(c *outbox.Callback) { c.Body = "{\"a\":\"\x00\"}" },
+		"uri":    func(c *outbox.Callback) { c.URI = "/\xff" },
+		"header": func(c *outbox.Callback) { c.Header["X"] = []string{"\xff"} },
+		"guard":  func(c *outbox.Callback) { c.Guard = "No Guard" },
 	} {
 		c := recall("a")
 		change(&c)
-		if _, err := o.Put(context.Background(), c); !errors.Is(err, ErrInvalid) {
+		if _, err := o.put(context.Background(), c); !errors.Is(err, outbox.ErrInvalid) {
 			t.Errorf("%s: error %v, want ErrInvalid", name, err)
 		}
 	}
@@ -228,14 +229,14 @@ func TestPutAfterCloseIsAnError(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		o.Close()
-		if _, err := o.Put(context.Background(), recall("")); !errors.Is(err, ErrClosed) {
+		if _, err := o.put(context.Background(), recall("")); !errors.Is(err, outbox.ErrClosed) {
 			t.Errorf("Put: %v", err)
 		}
-		if _, err := o.Work(nil, 1); !errors.Is(err, ErrClosed) {
+		if _, err := o.work(nil, 1); !errors.Is(err, outbox.ErrClosed) {
 			t.Errorf("Work: %v", err)
 		}
-		if _, err := o.Stats(context.Background()); !errors.Is(err, ErrClosed) {
-			t.Errorf("Stats: %v", err)
+		if _, err := o.Counts(context.Background()); !errors.Is(err, outbox.ErrClosed) {
+			t.Errorf("Counts: %v", err)
 		}
 	})
 }

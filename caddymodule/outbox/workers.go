@@ -5,162 +5,220 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/riverqueue/river"
 )
 
-// DeliverFunc hands one callback over. Nil means that it was accepted. The text
-// of an error is stored with the row for an operator to read, and logged at
-// debug level, so it must not hold anything of the payload. ctx ends with the
-// attempt's timeout.
-type DeliverFunc func(ctx context.Context, d Delivery) error
+const (
+	// fetchInterval is how often each queue is asked for callbacks, and so how
+	// long one waits on an idle machine. Workers poll on every store: LISTEN
+	// needs a connection of its own and does not work through PgBouncer or on
+	// YugabyteDB's defaults, and for SQLite it is a poll too.
+	fetchInterval = 100 * time.Millisecond
 
-// Workers deliver the callbacks of a set of guards.
-type Workers struct {
-	outbox  *Outbox
-	deliver map[string]DeliverFunc
-	each    int
+	// fetchCooldown is the least time between two fetches under load. On
+	// SQLite a fetch holds up those who store, so it bounds how much of the
+	// disk deliveries take.
+	fetchCooldown = 10 * time.Millisecond
+)
 
-	ctx     context.Context
-	cancel  context.CancelFunc
-	running sync.WaitGroup
+// Attempt is one attempt at handing a stored callback over.
+type Attempt struct {
+	Callback
+
+	// ID is the row's number in the store.
+	ID int64
+
+	// Attempt counts from 1.
+	Attempt int
 }
 
-// Work starts delivering the callbacks of the guards that deliver names, up to
-// each at once for every guard. The callbacks of other guards stay where they
-// are, for a process that has those guards. If the database is away, delivering
-// begins when it is back.
-//
-// Several Workers may exist for a moment, as when a configuration replaces
-// another: where two name the same guard, the newer delivers, and the older
-// finishes what it began.
-func (o *Outbox) Work(deliver map[string]DeliverFunc, each int) (*Workers, error) {
-	for name := range deliver {
-		if err := CheckGuard(name); err != nil {
+// DeliverFunc hands one callback over. Nil means that it was accepted. The text
+// of an error is stored with the row for an operator to read, so it must not hold
+// anything of the payload. ctx ends with the attempt's timeout.
+type DeliverFunc func(ctx context.Context, a Attempt) error
+
+// WorkConfig says what Workers do.
+type WorkConfig struct {
+	// Deliver hands over the callbacks of a queue. Those of other queues stay where
+	// they are, for a process that has them.
+	Deliver map[Queue]DeliverFunc
+
+	// Each is how many attempts each queue makes at a time.
+	Each int
+
+	// Timeout bounds one attempt.
+	Timeout time.Duration
+
+	// Keep is how long a delivered callback stays listed, and with it how long
+	// after its delivery a callback with the same key counts as a duplicate.
+	Keep time.Duration
+
+	// KeepDead is how long a dead or discarded callback stays listed.
+	KeepDead time.Duration
+
+	// Dead is called after the last attempt that a callback had, with its error. May
+	// be nil.
+	Dead func(Attempt, error)
+}
+
+// Workers deliver the callbacks of some queues. Each set has a River client of its
+// own, so that one that is replaced by another finishes what it began and holds up
+// nothing of the new one's.
+type Workers struct {
+	outbox *Outbox
+	config WorkConfig
+
+	ctx    context.Context // of the attempts
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the client has stopped, or will not start
+	stop   context.CancelFunc
+}
+
+// Work starts delivering. If the database is away, that begins when it is back.
+func (o *Outbox) Work(config WorkConfig) (*Workers, error) {
+	for queue := range config.Deliver {
+		if err := queue.Check(); err != nil {
 			return nil, err
 		}
 	}
-	if each < 1 || each > river.QueueNumWorkersMax {
-		return nil, fmt.Errorf("workers: %d is not between 1 and %d", each, river.QueueNumWorkersMax)
+	if config.Each < 1 || config.Each > river.QueueNumWorkersMax {
+		return nil, fmt.Errorf("workers: %d is not between 1 and %d", config.Each, river.QueueNumWorkersMax)
 	}
-	w := &Workers{outbox: o, deliver: deliver, each: each}
-	w.ctx, w.cancel = context.WithCancel(o.ctx)
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	if o.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	o.workers = append(slices.Clone(o.workers), w)
-	o.change()
+	w := &Workers{outbox: o, config: config, done: make(chan struct{})}
+	w.ctx, w.cancel = context.WithCancel(o.ctx)
+	starting, stop := context.WithCancel(w.ctx)
+	w.stop = stop
+	o.workers.Go(func() {
+		defer close(w.done)
+		w.run(starting)
+	})
 	return w, nil
+}
+
+// run works until it is told to stop, and begins anew should River stop by itself.
+func (w *Workers) run(starting context.Context) {
+	if len(w.config.Deliver) == 0 {
+		return
+	}
+	for {
+		select {
+		case <-w.outbox.migrated:
+		case <-starting.Done():
+			return
+		}
+		err := w.work(starting)
+		if starting.Err() != nil {
+			return
+		}
+		w.outbox.log.Error("deliveries held up; trying on", "err", err)
+		select {
+		case <-time.After(time.Second):
+		case <-starting.Done():
+			return
+		}
+	}
+}
+
+// work runs one River client until it has stopped.
+func (w *Workers) work(starting context.Context) error {
+	client, err := w.newClient()
+	if err != nil {
+		return err
+	}
+	if err := client.Start(w.ctx); err != nil {
+		return err
+	}
+	select {
+	case <-client.Stopped():
+		return errors.New("the River client has stopped")
+	case <-starting.Done():
+	}
+	// Attempts that run have until their context ends, which Stop of Workers says.
+	_ = client.Stop(context.Background())
+	return nil
+}
+
+func (w *Workers) newClient() (client, error) {
+	rescueAfter := w.config.Timeout + rescueSlack
+	queues := make(map[string]river.QueueConfig)
+	for queue := range w.config.Deliver {
+		queues[queue.river()] = river.QueueConfig{MaxWorkers: w.config.Each}
+	}
+	workers := river.NewWorkers()
+	river.AddWorker(workers, &worker{workers: w})
+	return w.outbox.store.newWorker(&river.Config{
+		CancelledJobRetentionPeriod: w.config.KeepDead,
+		CompletedJobRetentionPeriod: w.config.Keep,
+		DiscardedJobRetentionPeriod: w.config.KeepDead,
+		FetchCooldown:               fetchCooldown,
+		FetchPollInterval:           fetchInterval,
+		JobTimeout:                  w.config.Timeout,
+		Logger:                      w.outbox.log,
+		PollOnly:                    true,
+		Queues:                      queues,
+		RescueStuckJobsAfter:        rescueAfter,
+		RetryPolicy:                 backoff{rescueAfter},
+		Workers:                     workers,
+	})
 }
 
 // Stop begins no more attempts and waits for those that run. When ctx ends, they
 // are cut off and put back without counting, and Stop returns ctx's error.
 func (w *Workers) Stop(ctx context.Context) error {
-	o := w.outbox
-	o.mu.Lock()
-	o.workers = slices.DeleteFunc(slices.Clone(o.workers), func(other *Workers) bool { return other == w })
-	o.change()
-	o.mu.Unlock()
-
-	idle := make(chan struct{})
-	go func() {
-		w.running.Wait()
-		close(idle)
-	}()
 	defer w.cancel()
+	w.stop()
 	select {
-	case <-idle:
+	case <-w.done:
 		return nil
 	case <-ctx.Done():
 	}
 	w.cancel()
 	select {
-	case <-idle:
+	case <-w.done:
 	case <-time.After(time.Second):
 	}
 	return ctx.Err()
 }
 
-// change tells supervise that the set of guards may have changed.
-func (o *Outbox) change() {
-	select {
-	case o.changed <- struct{}{}:
-	default:
-	}
-}
-
-// wanted returns how many workers each guard should have.
-func (o *Outbox) wanted() map[string]int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	want := make(map[string]int)
-	for _, w := range o.workers {
-		for guard := range w.deliver {
-			want[guard] = w.each
-		}
-	}
-	return want
-}
-
-// begin returns the newest Workers that deliver for guard, with one attempt
-// counted as running, or nil.
-func (o *Outbox) begin(guard string) *Workers {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, w := range slices.Backward(o.workers) {
-		if w.deliver[guard] != nil {
-			w.running.Add(1)
-			return w
-		}
-	}
-	return nil
-}
-
 // worker is what River calls.
 type worker struct {
 	river.WorkerDefaults[Callback]
-	outbox *Outbox
+	workers *Workers
 }
 
 // Work implements river.Worker.
 func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
-	// The queue, and not the argument, is what River fetched it by.
-	w := r.outbox.begin(job.Queue)
-	if w == nil {
-		// Fetched while the last Workers stopped. Another process, or the next
-		// configuration, has it in a second.
-		return river.JobSnooze(time.Second)
-	}
-	defer w.running.Done()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(w.ctx, cancel)()
-
-	r.outbox.giveWay(ctx)
-	err := w.attempt(ctx, job.Queue, Delivery{Callback: job.Args, ID: job.ID, Attempt: job.Attempt})
+	w := r.workers
+	w.outbox.giveWay(ctx)
+	a := Attempt{Callback: job.Args, ID: job.ID, Attempt: job.Attempt}
+	err := w.attempt(ctx, queueOf(job.Queue), a)
 	if err != nil && w.ctx.Err() != nil {
 		return river.JobSnooze(0) // cut off: due at once, and not counted
+	}
+	if err != nil && job.Attempt >= job.MaxAttempts && w.config.Dead != nil {
+		w.config.Dead(a, err)
 	}
 	return err
 }
 
-// attempt calls guard's DeliverFunc and makes a panic an error. River would do
+// attempt calls the queue's DeliverFunc and makes a panic an error. River would do
 // so too, but log and store the value, which may hold something of the payload.
-func (w *Workers) attempt(ctx context.Context, guard string, d Delivery) (err error) {
+func (w *Workers) attempt(ctx context.Context, queue Queue, a Attempt) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			w.outbox.log.Error("delivery panicked", "id", d.ID, "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
+			w.outbox.log.Error("delivery panicked", "id", a.ID, "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
 			err = fmt.Errorf("delivery panicked: %T", r)
 		}
 	}()
-	return w.deliver[guard](ctx, d)
+	return w.config.Deliver[queue](ctx, a)
 }
 
 // giveWay holds an attempt back for a tenth of a second, as long as so many
@@ -168,7 +226,7 @@ func (w *Workers) attempt(ctx context.Context, guard string, d Delivery) (err er
 // who has an answer to give. River fetches no more until the attempt is over.
 func (o *Outbox) giveWay(ctx context.Context) {
 	const crowded, step = 8, 10 * time.Millisecond
-	if !o.store.oneWriter {
+	if !o.store.OneWriter {
 		return
 	}
 	for waited := time.Duration(0); waited < 10*step && o.crowd.Load() >= crowded; waited += step {

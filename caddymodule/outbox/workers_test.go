@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-package outbox
+package outbox_test
 
 import (
 	"context"
@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 func TestDeliversWhatWasStored(t *testing.T) {
@@ -21,8 +23,8 @@ func TestDeliversWhatWasStored(t *testing.T) {
 		o := mustOpen(t, configFor(t, driver))
 		want := recall("a")
 		want.Body = "{ \"b\" : 1.0e0,\t\"a\":\"\\u0041\\ud83d\\ude00\\u0000 <&> \u2028 你好 😀 \\\\ \\\"\",\r\n\"b2\":[1,  2 ]}\n"
-		got := make(chan Delivery, 1)
-		mustWork(t, o, func(_ context.Context, d Delivery) error { got <- d; return nil })
+		got := make(chan outbox.Attempt, 1)
+		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error { got <- d; return nil })
 		time.Sleep(time.Second) // idle
 		start := time.Now()
 		mustPut(t, o, want)
@@ -47,15 +49,15 @@ func TestRetriesWithTheErrorKept(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		var attempts atomic.Int64
-		mustWork(t, o, func(_ context.Context, _ Delivery) error {
+		mustWork(t, o, func(_ context.Context, _ outbox.Attempt) error {
 			if attempts.Add(1) == 1 {
 				return errors.New("backend answered 502")
 			}
 			return nil
 		})
 		mustPut(t, o, recall("a"))
-		eventually(t, 15*time.Second, "delivered", func() bool { return count(t, o, Delivered) == 1 })
-		items, err := o.List(context.Background(), Filter{State: Delivered})
+		eventually(t, 15*time.Second, "delivered", func() bool { return count(t, o, outbox.Delivered) == 1 })
+		items, err := o.List(context.Background(), outbox.Filter{State: outbox.Delivered})
 		if err != nil || len(items) != 1 {
 			t.Fatalf("%d items, %v", len(items), err)
 		}
@@ -69,36 +71,36 @@ func TestRetriesWithTheErrorKept(t *testing.T) {
 func TestDeadAfterTheLastAttemptAndBackByRetry(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		ctx := context.Background()
-		config := configFor(t, driver)
-		config.MaxAttempts = 2
-		o := mustOpen(t, config)
+		c := configFor(t, driver)
+		c.maxAttempts = 2
+		o := mustOpen(t, c)
 		var well atomic.Bool
-		mustWork(t, o, func(context.Context, Delivery) error {
+		mustWork(t, o, func(context.Context, outbox.Attempt) error {
 			if well.Load() {
 				return nil
 			}
 			return errors.New("no")
 		})
 		mustPut(t, o, recall("a"))
-		eventually(t, 20*time.Second, "dead", func() bool { return count(t, o, Dead) == 1 })
-		items, err := o.List(ctx, Filter{State: Dead})
+		eventually(t, 20*time.Second, "dead", func() bool { return count(t, o, outbox.Dead) == 1 })
+		items, err := o.List(ctx, outbox.Filter{State: outbox.Dead})
 		if err != nil || len(items) != 1 || len(items[0].Failures) != 2 {
 			t.Fatalf("items %+v, %v", items, err)
 		}
 		well.Store(true)
-		if _, err := o.Retry(ctx, items[0].ID); err != nil {
+		if _, err := o.Retry(ctx, items[0].ID, 2); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 10*time.Second, "delivered", func() bool { return count(t, o, Delivered) == 1 })
+		eventually(t, 10*time.Second, "delivered", func() bool { return count(t, o, outbox.Delivered) == 1 })
 	})
 }
 
 func TestAnAttemptEndsWithItsTimeout(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
-		config := configFor(t, driver)
-		config.Timeout = 200 * time.Millisecond
-		o := mustOpen(t, config)
-		mustWork(t, o, func(ctx context.Context, d Delivery) error {
+		c := configFor(t, driver)
+		c.timeout = 200 * time.Millisecond
+		o := mustOpen(t, c)
+		mustWork(t, o, func(ctx context.Context, d outbox.Attempt) error {
 			if d.Attempt > 1 {
 				return nil
 			}
@@ -106,7 +108,7 @@ func TestAnAttemptEndsWithItsTimeout(t *testing.T) {
 			return ctx.Err()
 		})
 		mustPut(t, o, recall("a"))
-		eventually(t, 15*time.Second, "delivered", func() bool { return count(t, o, Delivered) == 1 })
+		eventually(t, 15*time.Second, "delivered", func() bool { return count(t, o, outbox.Delivered) == 1 })
 	})
 }
 
@@ -119,17 +121,15 @@ func TestDeliversRowsOfOtherVersions(t *testing.T) {
 		ctx := context.Background()
 		o := mustOpen(t, configFor(t, driver))
 		insert := `INSERT INTO river_job (args, kind, max_attempts, queue, state) VALUES ('` + oldRow + `', 'tim_callback', 20, 'default', 'available')`
-		var err error
 		if driver == "sqlite" {
-			err = o.SQLite().Driver().GetExecutor().Exec(ctx, strings.Replace(insert, "VALUES ('"+oldRow+"'", "VALUES (jsonb('"+oldRow+"')", 1))
-		} else {
-			err = o.Postgres().Driver().GetExecutor().Exec(ctx, insert)
+			insert = strings.Replace(insert, "VALUES ('"+oldRow+"'", "VALUES (jsonb('"+oldRow+"')", 1)
 		}
+		err := o.Exec(ctx, insert)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := make(chan Delivery, 1)
-		mustWork(t, o, func(_ context.Context, d Delivery) error { got <- d; return nil })
+		got := make(chan outbox.Attempt, 1)
+		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error { got <- d; return nil })
 		d := <-got
 		if d.Body != `{"a" : 1}` || d.URI != "/cb?a=b" || d.Host != "h" || d.Method != "" {
 			t.Errorf("delivery %+v", d)
@@ -144,15 +144,15 @@ func TestOnlyItsOwnGuardsAreDelivered(t *testing.T) {
 		other.Guard = "other"
 		mustPut(t, o, other)
 		mustPut(t, o, recall("a"))
-		mustWork(t, o, func(_ context.Context, d Delivery) error {
+		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error {
 			if d.Guard != "default" {
 				t.Errorf("got a callback of %s", d.Guard)
 			}
 			return nil
 		})
-		eventually(t, 10*time.Second, "delivered", func() bool { return count(t, o, Delivered) == 1 })
+		eventually(t, 10*time.Second, "delivered", func() bool { return count(t, o, outbox.Delivered) == 1 })
 		time.Sleep(300 * time.Millisecond)
-		if n := count(t, o, Pending); n != 1 {
+		if n := count(t, o, outbox.Pending); n != 1 {
 			t.Errorf("%d of another guard left, want 1", n)
 		}
 	})
@@ -162,7 +162,7 @@ func TestStopWaitsForRunningAttempts(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		began, finish := make(chan struct{}), make(chan struct{})
-		w := mustWork(t, o, func(context.Context, Delivery) error { close(began); <-finish; return nil })
+		w := mustWork(t, o, func(context.Context, outbox.Attempt) error { close(began); <-finish; return nil })
 		mustPut(t, o, recall("a"))
 		<-began
 		time.AfterFunc(300*time.Millisecond, func() { close(finish) })
@@ -170,8 +170,8 @@ func TestStopWaitsForRunningAttempts(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustPut(t, o, recall("b"))
-		eventually(t, 5*time.Second, "the first delivered", func() bool { return count(t, o, Delivered) == 1 })
-		if n := count(t, o, Pending); n != 1 {
+		eventually(t, 5*time.Second, "the first delivered", func() bool { return count(t, o, outbox.Delivered) == 1 })
+		if n := count(t, o, outbox.Pending); n != 1 {
 			t.Errorf("%d left, want 1", n)
 		}
 	})
@@ -181,7 +181,7 @@ func TestStopCutsOffWhenItsContextEndsAndNothingCounts(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		began := make(chan struct{}, 1)
-		w := mustWork(t, o, func(ctx context.Context, _ Delivery) error {
+		w := mustWork(t, o, func(ctx context.Context, _ outbox.Attempt) error {
 			began <- struct{}{}
 			<-ctx.Done()
 			return ctx.Err()
@@ -193,8 +193,8 @@ func TestStopCutsOffWhenItsContextEndsAndNothingCounts(t *testing.T) {
 		if err := w.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
-		got := make(chan Delivery, 1)
-		mustWork(t, o, func(_ context.Context, d Delivery) error { got <- d; return nil })
+		got := make(chan outbox.Attempt, 1)
+		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error { got <- d; return nil })
 		select {
 		case d := <-got:
 			if d.Attempt != 1 {
@@ -209,10 +209,10 @@ func TestStopCutsOffWhenItsContextEndsAndNothingCounts(t *testing.T) {
 func TestWorkersCanBeExchangedAThousandTimes(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
-		o.putTimeout = time.Minute // nothing here is about a slow disk
+		o.SetPutTimeout(time.Minute) // nothing here is about a slow disk
 		var mu sync.Mutex
 		seen := make(map[string]int)
-		deliver := func(_ context.Context, d Delivery) error {
+		deliver := func(_ context.Context, d outbox.Attempt) error {
 			mu.Lock()
 			defer mu.Unlock()
 			seen[d.Key]++
@@ -252,21 +252,21 @@ func TestGuardsComeAndGo(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		var got atomic.Int64
-		deliver := func(context.Context, Delivery) error { got.Add(1); return nil }
+		deliver := func(context.Context, outbox.Attempt) error { got.Add(1); return nil }
 		sets := []struct {
 			guards []string
 			each   int
 		}{{[]string{"a"}, 4}, {[]string{"a", "b"}, 4}, {[]string{"b"}, 8}, {nil, 1}, {[]string{"a", "b"}, 2}}
-		var w *Workers
+		var w *outbox.Workers
 		for i, set := range sets {
-			m := make(map[string]DeliverFunc)
+			m := make(map[string]outbox.DeliverFunc)
 			for _, g := range set.guards {
 				m[g] = deliver
 				c := recall(fmt.Sprint(i))
 				c.Guard = g
 				mustPut(t, o, c)
 			}
-			next, err := o.Work(m, set.each)
+			next, err := o.work(m, set.each)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -276,7 +276,7 @@ func TestGuardsComeAndGo(t *testing.T) {
 				}
 			}
 			w = next
-			eventually(t, 10*time.Second, fmt.Sprintf("set %d delivered", i), func() bool { return count(t, o, Pending)+count(t, o, Running) == 0 })
+			eventually(t, 10*time.Second, fmt.Sprintf("set %d delivered", i), func() bool { return count(t, o, outbox.Pending)+count(t, o, outbox.Running) == 0 })
 		}
 		if n := got.Load(); n != 6 {
 			t.Errorf("%d delivered, want 6", n)
@@ -286,14 +286,14 @@ func TestGuardsComeAndGo(t *testing.T) {
 
 func TestTwoProcessesShareADatabase(t *testing.T) {
 	t.Parallel()
-	config := configFor(t, "postgres")
-	a, b := mustOpen(t, config), mustOpen(t, config)
+	c := configFor(t, "postgres")
+	a, b := mustOpen(t, c), mustOpen(t, c)
 	var wg sync.WaitGroup
 	var stored, gotA, gotB atomic.Int64
 	for i := range 200 {
-		for _, o := range []*Outbox{a, b} {
+		for _, o := range []*opened{a, b} {
 			wg.Go(func() {
-				duplicate, err := o.Put(context.Background(), recall(fmt.Sprint(i)))
+				duplicate, err := o.put(context.Background(), recall(fmt.Sprint(i)))
 				if err != nil {
 					t.Error(err)
 				}
@@ -307,12 +307,12 @@ func TestTwoProcessesShareADatabase(t *testing.T) {
 	if n := stored.Load(); n != 200 {
 		t.Errorf("%d stored of 200 events that came twice", n)
 	}
-	pause := func(n *atomic.Int64) DeliverFunc {
-		return func(context.Context, Delivery) error { n.Add(1); time.Sleep(20 * time.Millisecond); return nil }
+	pause := func(n *atomic.Int64) outbox.DeliverFunc {
+		return func(context.Context, outbox.Attempt) error { n.Add(1); time.Sleep(20 * time.Millisecond); return nil }
 	}
 	mustWork(t, a, pause(&gotA))
 	mustWork(t, b, pause(&gotB))
-	eventually(t, 20*time.Second, "all delivered", func() bool { return count(t, a, Delivered) == 200 })
+	eventually(t, 20*time.Second, "all delivered", func() bool { return count(t, a, outbox.Delivered) == 200 })
 	if gotA.Load() == 0 || gotB.Load() == 0 || gotA.Load()+gotB.Load() != 200 {
 		t.Errorf("a delivered %d, b %d", gotA.Load(), gotB.Load())
 	}

@@ -5,12 +5,19 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	_ "github.com/caddyserver/caddy/v2/modules/standard" // Caddy's standard modules
 
-	_ "github.com/timguard/timguard/caddymodule" // tim_callback
+	"github.com/timguard/timguard"
 )
 
 func main() {
+	caddy.CustomBinaryName = strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
+	caddy.CustomVersion = "timguard v" + timguard.Version + " on Caddy" // Caddy's version follows
 	caddycmd.Main()
 }

@@ -38,6 +38,23 @@ func TestConfigInStepWithGoMod(t *testing.T) {
 	}
 }
 
+// The version that the binary shows is the module's.
+func TestConfigNamesTheVersion(t *testing.T) {
+	source, err := os.ReadFile(filepath.Join("..", "..", "timguard.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, version, _ := strings.Cut(string(source), `const Version = "`)
+	version, _, found := strings.Cut(version, `"`)
+	config, err := os.ReadFile(filepath.Join("..", "..", "xcaddy.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := ".CustomVersion=timguard v" + version + " on Caddy'"; !found || !strings.Contains(string(config), want) {
+		t.Errorf("xcaddy.json has no %q", want)
+	}
+}
+
 // modulePath reads go.mod's first line.
 func modulePath(t *testing.T, file string) string {
 	t.Helper()

@@ -1,0 +1,36 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package caddymodule
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+)
+
+func sampleCommand() *cobra.Command {
+	return Subcommand("sample <command>", "Prints a payload of a command", `
+Prints a sample payload of a known command, on one line as on the wire, with
+every field that the guard knows. Sent by send, or edited for check.`,
+		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
+			if err := checkKnown(args[0]); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s\n", callback.Sample(args[0]))
+			return err
+		})
+}
+
+// checkKnown rejects a command that timguard does not know.
+func checkKnown(command string) error {
+	if _, known := callback.Lookup(command); known {
+		return nil
+	}
+	if meant := callback.Slip(command); meant != "" {
+		return fmt.Errorf("%s is not a known command: did you mean %s?", command, meant)
+	}
+	return fmt.Errorf("%s is not a known command: tim-callback commands lists them", command)
+}

@@ -1,0 +1,244 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+func init() {
+	caddy.RegisterModule(adminDeliveries{})
+}
+
+// adminDeliveries is a module that provides the /tim_callback/ endpoints for
+// the Caddy admin API:
+//
+//	GET    /tim_callback/status                  counts by state and the oldest age
+//	GET    /tim_callback/deliveries              the newest, without their bodies
+//	POST   /tim_callback/deliveries/retry        retries all that the filters select
+//	DELETE /tim_callback/deliveries              discards all that the filters select
+//	GET    /tim_callback/deliveries/{id}         one, with its body and failed attempts
+//	POST   /tim_callback/deliveries/{id}/retry   makes it due at once, with all its attempts
+//	DELETE /tim_callback/deliveries/{id}         gives it up; it stays listed as discarded,
+//	                                             or is deleted if it was dead
+//
+// The filters are ?state=, ?guard=, ?consumer=, ?command=, ?since=<duration or time>,
+// ?before=<id> and ?limit=; retrying and discarding many takes at least one of them.
+type adminDeliveries struct{}
+
+// CaddyModule returns the Caddy module information.
+func (adminDeliveries) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.tim_callback",
+		New: func() caddy.Module { return new(adminDeliveries) },
+	}
+}
+
+// Routes returns the routes of the endpoints.
+func (a adminDeliveries) Routes() []caddy.AdminRoute {
+	return []caddy.AdminRoute{{Pattern: "/tim_callback/", Handler: caddy.AdminHandlerFunc(a.serve)}}
+}
+
+// serve finds the endpoint. The standard library's patterns cannot be used: the
+// admin API matches the path before it calls.
+func (adminDeliveries) serve(w http.ResponseWriter, r *http.Request) error {
+	s := running()
+	if s == nil {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no tim_callback of the running configuration stores deliveries")}
+	}
+	path := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/tim_callback/"), "/"), "/")
+	many := len(path) == 1 || len(path) == 2 && path[1] == "retry"
+	switch {
+	case len(path) == 1 && path[0] == "status":
+		return only(http.MethodGet, r, func() error { return s.serveStatus(w, r) })
+	case path[0] == "deliveries" && many:
+		return s.serveMany(w, r, len(path) == 2)
+	case path[0] == "deliveries" && (len(path) == 2 || len(path) == 3 && path[2] == "retry"):
+		return s.serveOne(w, r, path[1], len(path) == 3)
+	}
+	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("want /tim_callback/status or /tim_callback/deliveries")}
+}
+
+func only(method string, r *http.Request, serve func() error) error {
+	if r.Method != method {
+		return notAllowed(method)
+	}
+	return serve()
+}
+
+func notAllowed(want string) error {
+	return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method not allowed: want %s", want)}
+}
+
+// status is what /tim_callback/status answers.
+type status struct {
+	Store            string               `json:"store"`
+	Guards           []string             `json:"guards"`
+	Deliveries       map[outbox.State]int `json:"deliveries"`
+	OldestAgeSeconds float64              `json:"oldest_delivery_age_seconds"`
+	Unclaimed        []unclaimed          `json:"unclaimed,omitempty"`
+}
+
+// unclaimed says how many deliveries wait for a guard or a consumer that is not in
+// the configuration.
+type unclaimed struct {
+	Guard      string `json:"guard"`
+	Consumer   string `json:"consumer,omitempty"`
+	Deliveries int    `json:"deliveries"`
+}
+
+func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
+	counts, err := s.outbox.Counts(r.Context())
+	if err != nil {
+		return storeError(err)
+	}
+	states, oldest := summary(counts)
+	answer := status{
+		Store: s.name, Guards: slices.Sorted(maps.Keys(s.guards)), Deliveries: states, OldestAgeSeconds: oldest.Seconds(),
+	}
+	for queue, n := range s.unclaimed(counts) {
+		answer.Unclaimed = append(answer.Unclaimed, unclaimed{queue.Guard, queue.Consumer, n})
+	}
+	slices.SortFunc(answer.Unclaimed, func(a, b unclaimed) int {
+		return cmp.Or(cmp.Compare(a.Guard, b.Guard), cmp.Compare(a.Consumer, b.Consumer))
+	})
+	return writeJSON(w, answer)
+}
+
+// serveMany lists, retries or discards what the filters select.
+func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) error {
+	filter, err := parseFilter(r.URL.Query())
+	if err != nil {
+		return err
+	}
+	switch {
+	case retry && r.Method != http.MethodPost:
+		return notAllowed(http.MethodPost)
+	case r.Method == http.MethodGet:
+		deliveries, err := s.outbox.List(r.Context(), filter)
+		if err != nil {
+			return storeError(err)
+		}
+		return writeJSON(w, deliveries)
+	case !retry && r.Method != http.MethodDelete:
+		return notAllowed("GET or DELETE")
+	case filter == outbox.Filter{}:
+		return badRequest("say which: with one of state, guard, consumer, command, since, before and limit at least")
+	}
+	var done int
+	if retry {
+		done, err = s.outbox.RetryAll(r.Context(), filter, s.MaxAttempts)
+	} else {
+		done, err = s.outbox.DiscardAll(r.Context(), filter)
+	}
+	if err != nil {
+		return storeError(fmt.Errorf("after %d: %w", done, err))
+	}
+	return writeJSON(w, map[string]int{"deliveries": done})
+}
+
+// parseFilter reads the filters of a query.
+func parseFilter(query url.Values) (f outbox.Filter, err error) {
+	for name := range query {
+		if !slices.Contains([]string{"state", "guard", "consumer", "command", "since", "before", "limit"}, name) {
+			return f, badRequest("unknown filter %q: want state, guard, consumer, command, since, before or limit", name)
+		}
+	}
+	f = outbox.Filter{
+		State: outbox.State(query.Get("state")), Guard: query.Get("guard"), Consumer: query.Get("consumer"), Command: query.Get("command"),
+	}
+	if f.State != "" && !slices.Contains(outbox.States(), f.State) {
+		return f, badRequest("state: want one of %v", outbox.States())
+	}
+	if text := query.Get("since"); text != "" {
+		if f.Since, err = parseSince(text); err != nil {
+			return f, badRequest("since: want a duration such as 2h, or a time such as %s", time.Now().Format(time.RFC3339))
+		}
+	}
+	if text := query.Get("before"); text != "" {
+		if f.Before, err = strconv.ParseInt(text, 10, 64); err != nil || f.Before < 1 {
+			return f, badRequest("before: want the id of a delivery")
+		}
+	}
+	if text := query.Get("limit"); text != "" {
+		if f.Limit, err = strconv.Atoi(text); err != nil || f.Limit < 1 || f.Limit > 1000 {
+			return f, badRequest("limit: want a number from 1 to 1000")
+		}
+	}
+	return f, nil
+}
+
+// parseSince reads how long ago, or when.
+func parseSince(text string) (time.Time, error) {
+	if ago, err := caddy.ParseDuration(text); err == nil {
+		return time.Now().Add(-ago), nil
+	}
+	return time.Parse(time.RFC3339, text)
+}
+
+// serveOne shows, retries or discards the delivery of the id.
+func (s *Service) serveOne(w http.ResponseWriter, r *http.Request, id string, retry bool) error {
+	n, err := strconv.ParseInt(id, 10, 64)
+	if err != nil {
+		return badRequest("%q is not the id of a delivery", id)
+	}
+	var do func(context.Context, int64) (outbox.Delivery, error)
+	switch {
+	case retry && r.Method == http.MethodPost:
+		do = func(ctx context.Context, id int64) (outbox.Delivery, error) {
+			return s.outbox.Retry(ctx, id, s.MaxAttempts)
+		}
+	case retry:
+		return notAllowed(http.MethodPost)
+	case r.Method == http.MethodGet:
+		do = s.outbox.Get
+	case r.Method == http.MethodDelete:
+		do = s.outbox.Discard
+	default:
+		return notAllowed("GET or DELETE")
+	}
+	d, err := do(r.Context(), n)
+	if err != nil {
+		return storeError(err)
+	}
+	return writeJSON(w, d)
+}
+
+func badRequest(format string, args ...any) error {
+	return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf(format, args...)}
+}
+
+func storeError(err error) error {
+	code := http.StatusServiceUnavailable
+	switch {
+	case errors.Is(err, outbox.ErrNotFound):
+		code = http.StatusNotFound
+	case errors.Is(err, outbox.ErrState):
+		code = http.StatusConflict
+	}
+	return caddy.APIError{HTTPStatus: code, Err: err}
+}
+
+func writeJSON(w http.ResponseWriter, value any) error {
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(value)
+}
+
+// Interface guards
+var _ caddy.AdminRouter = (*adminDeliveries)(nil)

@@ -1,0 +1,214 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+func TestEndToEndDeliveryAdminAPI(t *testing.T) {
+	t.Parallel()
+	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
+	s := newDeliverySite(t, delivering(b, "name front"))
+	s.options = "max_attempts 1"
+	s.start(t)
+	p := newPoster(t, s.listen)
+	for i := range 3 {
+		p.wantOK(t, fmt.Sprint("admin", i))
+	}
+	s.wantState(t, outbox.Dead, 3)
+
+	status := s.status(t)
+	if status.Store != "sqlite" || !slices.Equal(status.Guards, []string{"front"}) || len(status.Deliveries) != len(outbox.States()) || status.OldestAgeSeconds != 0 {
+		t.Errorf("status %+v", status)
+	}
+	items := s.items(t)
+	if len(items) != 3 || items[0].ID < items[1].ID {
+		t.Fatalf("items %+v, want 3, the newest first", items)
+	}
+	newest := items[0]
+	if newest.Callback.Body != "" {
+		t.Error("a list has bodies")
+	}
+	if c := newest.Callback; c.Command != callback.RecallCommand || c.SdkAppID != guardtest.App || c.Guard != "front" || c.Host != "127.0.0.1" || !c.Signed ||
+		newest.State != outbox.Dead || len(newest.Failures) != 1 {
+		t.Errorf("item %+v", newest)
+	}
+
+	const list = "/tim_callback/deliveries"
+	one := list + "/" + strconv.FormatInt(newest.ID, 10)
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		has          string
+	}{
+		{http.MethodGet, list + "?state=dead&limit=2", http.StatusOK, `"state":"dead"`},
+		{http.MethodGet, list + "?state=pending", http.StatusOK, "[]"},
+		{http.MethodGet, list + "?before=" + strconv.FormatInt(items[2].ID, 10), http.StatusOK, "[]"},
+		{http.MethodGet, one, http.StatusOK, `"state":"dead"`},
+		{http.MethodGet, "/tim_callback/", http.StatusNotFound, "error"},
+		{http.MethodGet, "/tim_callback/other", http.StatusNotFound, "error"},
+		{http.MethodGet, list + "/999999", http.StatusNotFound, "no such delivery"},
+		{http.MethodPost, list + "/999999/retry", http.StatusNotFound, "no such delivery"},
+		{http.MethodDelete, list + "/999999", http.StatusNotFound, "no such delivery"},
+		{http.MethodPost, one + "/other", http.StatusNotFound, "error"},
+		{http.MethodPost, "/tim_callback/status", http.StatusMethodNotAllowed, "want GET"},
+		{http.MethodDelete, list, http.StatusBadRequest, "say which"},
+		{http.MethodPost, list + "/retry", http.StatusBadRequest, "say which"},
+		{http.MethodPut, list, http.StatusMethodNotAllowed, "want GET or DELETE"},
+		{http.MethodGet, list + "?stat=dead", http.StatusBadRequest, "unknown filter"},
+		{http.MethodPost, one, http.StatusMethodNotAllowed, "want GET or DELETE"},
+		{http.MethodGet, one + "/retry", http.StatusMethodNotAllowed, "want POST"},
+		{http.MethodGet, list + "?state=lost", http.StatusBadRequest, "want one of"},
+		{http.MethodGet, list + "?limit=0", http.StatusBadRequest, "from 1 to 1000"},
+		{http.MethodGet, list + "?limit=1001", http.StatusBadRequest, "from 1 to 1000"},
+		{http.MethodGet, list + "?before=x", http.StatusBadRequest, "before"},
+		{http.MethodGet, list + "/x", http.StatusBadRequest, "is not the id"},
+	} {
+		if code, body := get(t, tt.method, "http://"+s.admin+tt.path); code != tt.status || !strings.Contains(body, tt.has) {
+			t.Errorf("%s %s: %d %s, want %d and %q", tt.method, tt.path, code, body, tt.status, tt.has)
+		}
+	}
+
+	b.will(accepts)
+	if code, body := get(t, http.MethodPost, "http://"+s.admin+one+"/retry"); code != http.StatusOK {
+		t.Fatalf("retry: %d %s", code, body)
+	}
+	b.one(t, event("admin2"))
+	s.wantState(t, outbox.Delivered, 1)
+	if code, body := get(t, http.MethodDelete, "http://"+s.admin+one); code != http.StatusConflict || !strings.Contains(body, "it is delivered") {
+		t.Errorf("discarding what is delivered: %d %s, want 409", code, body)
+	}
+}
+
+func TestEndToEndDeliveryAdminAPIWithoutDeliveries(t *testing.T) {
+	t.Parallel()
+	s := newDeliverySite(t, guardtest.Guard()+"\nrespond 200")
+	s.app = false
+	s.start(t)
+	code, body := get(t, http.MethodGet, "http://"+s.admin+"/tim_callback/status")
+	if code != http.StatusNotFound || !strings.Contains(body, "no tim_callback of the running configuration stores deliveries") {
+		t.Errorf("status: %d %s, want 404", code, body)
+	}
+	if output := s.cli(t, true, "list"); !strings.Contains(output, "stores deliveries") {
+		t.Errorf("deliveries list prints %s", output)
+	}
+}
+
+// cli runs `timguard tim-callback deliveries` against the site.
+func (s *deliverySite) cli(t *testing.T, fails bool, arguments ...string) string {
+	t.Helper()
+	arguments = append([]string{"tim-callback", "deliveries"}, arguments...)
+	output, err := timguard(s.dir, append(arguments, "--address", s.admin)...).CombinedOutput()
+	if (err != nil) != fails {
+		t.Errorf("%v: %v\n%s", arguments, err, output)
+	}
+	return string(output)
+}
+
+func TestEndToEndDeliveryCommandLine(t *testing.T) {
+	t.Parallel()
+	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
+	s := newDeliverySite(t, delivering(b))
+	s.start(t)
+	newPoster(t, s.listen).wantOK(t, "cli")
+	item := s.wantError(t, "the status 500")
+	id := strconv.FormatInt(item.ID, 10)
+	for _, tt := range []struct {
+		fails     bool
+		arguments []string
+		has       []string
+	}{
+		{false, []string{"list"}, []string{"ID ", "LAST ERROR", "Group.CallbackAfterRecallMsg", guardtest.App, `"a\"<%> b"`, "the answer has the status 500"}},
+		{false, []string{"list", "--state", "dead"}, []string{"ID "}},
+		{false, []string{"list", "--json"}, []string{`[{"id":`}},
+		{true, []string{"list", "--state", "lost"}, []string{"want one of"}},
+		{false, []string{"show", id}, []string{"attempt 1 at ", "POST /callback?CallbackCommand=", string(event("cli"))}},
+		{true, []string{"show", "999999"}, []string{"no such delivery"}},
+		{true, []string{"show", "x"}, []string{"is not the id"}},
+		{true, []string{"show"}, []string{"arg"}},
+	} {
+		output := s.cli(t, tt.fails, tt.arguments...)
+		for _, text := range tt.has {
+			if !strings.Contains(output, text) {
+				t.Errorf("%v prints\n%s\nwithout %q", tt.arguments, output, text)
+			}
+		}
+	}
+	eventually(t, 20*time.Second, "it is discarded, between two attempts", func() bool {
+		output, err := timguard(s.dir, "tim-callback", "deliveries", "discard", id, "--address", s.admin).CombinedOutput()
+		if err != nil && !strings.Contains(string(output), "it is running") {
+			t.Fatalf("%v: %s", err, output)
+		}
+		return err == nil && strings.Contains(string(output), "discarded")
+	})
+	if got := s.status(t).Deliveries[outbox.Discarded]; got != 1 {
+		t.Errorf("%d are discarded, want 1", got)
+	}
+	b.will(accepts)
+	var retried outbox.Delivery
+	if err := json.Unmarshal([]byte(s.cli(t, false, "retry", id, "--json")), &retried); err != nil || retried.ID != item.ID {
+		t.Errorf("retry printed %+v, %v", retried, err)
+	}
+	b.one(t, event("cli"))
+	s.wantState(t, outbox.Delivered, 1)
+}
+
+func TestEndToEndDeliveryMetrics(t *testing.T) {
+	t.Parallel()
+	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
+	s := newDeliverySite(t, delivering(b))
+	s.start(t)
+	newPoster(t, s.listen).wantOK(t, "metrics")
+	s.wantError(t, "the status 500")
+	b.will(accepts)
+	b.one(t, event("metrics"))
+	s.wantState(t, outbox.Delivered, 1)
+	const attempts = `caddy_tim_callback_delivery_attempts_total{command="Group.CallbackAfterRecallMsg",outcome=`
+	for sample, least := range map[string]float64{
+		attempts + `"failed"}`:                             1,
+		attempts + `"delivered"}`:                          1,
+		`caddy_tim_callback_deliveries{state="delivered"}`: 1,
+		`caddy_tim_callback_store_seconds_count`:           1,
+		`caddy_tim_callback_callbacks_total{action="deliver",command="Group.CallbackAfterRecallMsg",sdk_app_id="` + guardtest.App + `"}`: 1,
+	} {
+		if value := s.metric(t, sample); value < least {
+			t.Errorf("%s is %v, want %v", sample, value, least)
+		}
+	}
+	_, text := get(t, http.MethodGet, "http://"+s.admin+"/metrics")
+	for _, state := range outbox.States() {
+		if !strings.Contains(text, fmt.Sprintf("caddy_tim_callback_deliveries{state=%q} ", state)) {
+			t.Errorf("no deliveries in state %s", state)
+		}
+	}
+	if !strings.Contains(text, "caddy_tim_callback_oldest_delivery_age_seconds 0\n") {
+		t.Error("no oldest age")
+	}
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Log("promtool is not here to check the metrics")
+		return
+	}
+	cmd := exec.Command(promtool, "check", "metrics")
+	cmd.Stdin = strings.NewReader(text)
+	output, _ := cmd.CombinedOutput()
+	for line := range strings.Lines(string(output)) {
+		if strings.Contains(line, "tim_callback") {
+			t.Error(line)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("tim_delivery", parseOption)
+}
+
+func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
+	if existing != nil {
+		d.Next() // to the option's name, whose line the error gives
+		return nil, d.Errf("tim_delivery is given twice")
+	}
+	app := new(Service)
+	if err := app.UnmarshalCaddyfile(d); err != nil {
+		return nil, err
+	}
+	return httpcaddyfile.App{Name: "tim_delivery", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+// UnmarshalCaddyfile sets up the app from Caddyfile tokens. Syntax:
+//
+//	tim_delivery {
+//		store        <module> ...
+//		workers      <n>
+//		timeout      <duration>
+//		max_attempts <n>
+//		keep         <duration>
+//		keep_dead    <duration>
+//	}
+func (s *Service) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume option name
+	if d.NextArg() {
+		return d.Errf("tim_delivery takes no argument, but %q stands after it", d.Val())
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := s.unmarshalOption(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) unmarshalOption(d *caddyfile.Dispenser) error {
+	switch name := d.Val(); name {
+	case "store":
+		return s.unmarshalStore(d)
+	case "workers":
+		return positiveNumber(d, &s.Workers)
+	case "max_attempts":
+		return positiveNumber(d, &s.MaxAttempts)
+	case "timeout":
+		return positiveDuration(d, &s.Timeout)
+	case "keep":
+		return positiveDuration(d, &s.Keep)
+	case "keep_dead":
+		return positiveDuration(d, &s.KeepDead)
+	default:
+		return d.Errf("unrecognized option %q of tim_delivery: want store, workers, timeout, max_attempts, keep or keep_dead", name)
+	}
+}
+
+func (s *Service) unmarshalStore(d *caddyfile.Dispenser) error {
+	if !d.NextArg() {
+		return d.Errf("store: want one of %s", strings.Join(storeNames(), ", "))
+	}
+	name := d.Val()
+	id := "tim_delivery.stores." + name
+	if _, err := caddy.GetModule(id); err != nil {
+		return d.Errf("store %q: want one of %s", name, strings.Join(storeNames(), ", "))
+	}
+	store, err := caddyfile.UnmarshalModule(d, id)
+	if err != nil {
+		return err
+	}
+	s.StoreRaw = caddyconfig.JSONModuleObject(store, "module", name, nil)
+	return nil
+}
+
+// positiveNumber reads the one argument, a number from 1 to 1000.
+func positiveNumber(d *caddyfile.Dispenser, value *int) error {
+	name := d.Val()
+	var text string
+	if !d.AllArgs(&text) {
+		return d.Errf("%s: want one number", name)
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 1000 {
+		return d.Errf("%s %q: want a number from 1 to 1000", name, text)
+	}
+	*value = n
+	return nil
+}
+
+// positiveDuration reads the one argument.
+func positiveDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
+	name := d.Val()
+	var text string
+	if !d.AllArgs(&text) {
+		return d.Errf("%s: want one duration, such as 30s", name)
+	}
+	duration, err := caddy.ParseDuration(text)
+	if err != nil || duration <= 0 {
+		return d.Errf("%s %q: want a positive duration, such as 30s", name, text)
+	}
+	*value = caddy.Duration(duration)
+	return nil
+}
+
+// Interface guards
+var _ caddyfile.Unmarshaler = (*Service)(nil)

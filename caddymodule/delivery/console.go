@@ -1,0 +1,204 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+
+	"riverqueue.com/riverui"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+func init() {
+	caddy.RegisterModule(Console{})
+	// Not a handler directive: those take a first argument with a slash for a matcher.
+	httpcaddyfile.RegisterDirective("tim_console", parseConsole)
+	httpcaddyfile.RegisterDirectiveOrder("tim_console", httpcaddyfile.Before, "reverse_proxy")
+}
+
+// Console serves River UI (https://riverqueue.com/docs/river-ui): a site for
+// looking at stored callbacks, their attempts and errors, and for retrying,
+// cancelling or deleting them. It opens on those that most want to be looked at.
+//
+// It authenticates nobody, and the stored bodies hold what users wrote: put
+// `basic_auth` or another check in front of it.
+type Console struct {
+	// The path that it is served under. Default: `/`.
+	Prefix string `json:"prefix,omitempty"`
+
+	service *Service
+	logger  *slog.Logger
+	ctx     context.Context // ends with the configuration
+	cancel  context.CancelFunc
+
+	ui func() (http.Handler, error) // made by the first request
+}
+
+// CaddyModule returns the Caddy module information.
+func (Console) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.tim_console",
+		New: func() caddy.Module { return new(Console) },
+	}
+}
+
+// Provision sets up the handler.
+func (c *Console) Provision(ctx caddy.Context) error {
+	if c.Prefix = strings.TrimRight(c.Prefix, "/"); c.Prefix != "" && !strings.HasPrefix(c.Prefix, "/") {
+		return fmt.Errorf("prefix is %q: want a path that begins with /", c.Prefix)
+	}
+	app, err := ctx.App("tim_delivery")
+	if err != nil {
+		return err
+	}
+	c.service = app.(*Service)
+	c.logger = ctx.Slogger()
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	// The store is open only once the configuration runs.
+	c.ui = sync.OnceValues(c.start)
+	return nil
+}
+
+// Cleanup ends what River UI does in the background.
+func (c *Console) Cleanup() error {
+	if c.cancel != nil { // Caddy also cleans up what it could not provision
+		c.cancel()
+	}
+	return nil
+}
+
+// ServeHTTP serves River UI.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	path, ok := strings.CutPrefix(r.URL.Path, c.Prefix)
+	if !ok || path != "" && path[0] != '/' {
+		return next.ServeHTTP(w, r)
+	}
+	select {
+	case <-c.service.started:
+	default:
+		return caddyhttp.Error(http.StatusServiceUnavailable, errors.New("the store is not open"))
+	}
+	ui, err := c.ui()
+	if err != nil {
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	}
+	if r.Method == http.MethodGet && strings.Trim(path, "/") == "" {
+		http.Redirect(w, r, c.Prefix+"/jobs?state="+c.firstState(r.Context()), http.StatusFound)
+		return nil
+	}
+	ui.ServeHTTP(w, r)
+	return nil
+}
+
+// firstState returns River's word for the state that most wants to be looked at, of
+// those that any delivery is in.
+func (c *Console) firstState(ctx context.Context) string {
+	counts, _ := c.service.outbox.Counts(ctx) // without them, the page says why
+	states, _ := summary(counts)
+	for _, s := range []struct {
+		state outbox.State
+		river string
+	}{
+		{outbox.Dead, "discarded"},
+		{outbox.Retrying, "retryable"},
+		{outbox.Running, "running"},
+		{outbox.Pending, "available"},
+		{outbox.Delivered, "completed"},
+		{outbox.Discarded, "cancelled"},
+	} {
+		if states[s.state] > 0 {
+			return s.river
+		}
+	}
+	return "completed"
+}
+
+func (c *Console) start() (http.Handler, error) {
+	ui, err := riverui.NewHandler(&riverui.HandlerOpts{
+		Endpoints: c.service.outbox.Endpoints(), Logger: c.logger, Prefix: c.Prefix,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := ui.Start(c.ctx); err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", ui)
+	mux.HandleFunc("POST "+c.Prefix+"/api/jobs/retry", c.retry)
+	// Browsers send basic_auth's password along with what any page makes them post.
+	return http.NewCrossOriginProtection().Handler(mux), nil
+}
+
+// retry stands in for River UI's own, which gives a job one more attempt: a retried
+// delivery has all its attempts again, wherever it is retried.
+func (c *Console) retry(w http.ResponseWriter, r *http.Request) {
+	var request struct {
+		IDs []json.Number `json:"ids"`
+	}
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&request); err != nil {
+		http.Error(w, "want the ids of jobs", http.StatusBadRequest)
+		return
+	}
+	for _, text := range request.IDs {
+		id, err := text.Int64()
+		if err == nil {
+			_, err = c.service.outbox.Retry(r.Context(), id, c.service.MaxAttempts)
+		}
+		if err != nil && !errors.Is(err, outbox.ErrState) && !errors.Is(err, outbox.ErrNotFound) {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+	}
+	_ = writeJSON(w, map[string]string{"status": "ok"})
+}
+
+func parseConsole(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+	c := new(Console)
+	if err := c.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	return h.NewRoute(nil, c), nil
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	tim_console [<prefix>]
+func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume directive name
+	if d.NextArg() {
+		c.Prefix = d.Val()
+	}
+	if d.NextArg() {
+		return d.Errf("tim_console takes one prefix, but %q stands after it", d.Val())
+	}
+	if c.Prefix != "" && !strings.HasPrefix(c.Prefix, "/") {
+		return d.Errf("tim_console: prefix %q: want a path that begins with /", c.Prefix)
+	}
+	if d.NextBlock(0) {
+		return d.Errf("tim_console takes no block")
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Console)(nil)
+	_ caddy.CleanerUpper          = (*Console)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Console)(nil)
+	_ caddyfile.Unmarshaler       = (*Console)(nil)
+)

@@ -1,0 +1,108 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+const (
+	operator = "operator"
+	password = "hiccup"
+	// passwordHash is bcrypt's of the password.
+	passwordHash = "$2a$04$3JU1nf81JMr5.ZzusrRLdehWX2Xph5E256u3T0T3nqDS3bFrxdhxq"
+)
+
+// The console stands beside the guard on one site, behind basic_auth.
+func TestEndToEndDeliveryConsole(t *testing.T) {
+	t.Parallel()
+	for _, store := range []string{"sqlite", "postgres"} {
+		t.Run(store, func(t *testing.T) {
+			t.Parallel()
+			b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
+			s := newDeliverySite(t, "handle /deliveries* {\nbasic_auth {\n"+operator+" "+passwordHash+"\n}\ntim_console /deliveries\n}\nhandle {\n"+delivering(b)+"\n}")
+			s.options = "max_attempts 1"
+			if store == "postgres" {
+				s.options += "\nstore postgres " + postgresDSN(t, "")
+			}
+			s.start(t)
+			newPoster(t, s.listen).wantOK(t, "console")
+			s.wantState(t, outbox.Dead, 1)
+
+			for _, path := range []string{"/deliveries", "/deliveries/", "/deliveries/api/jobs?state=discarded"} {
+				if status, body := get(t, http.MethodGet, "http://"+s.listen+path); status != http.StatusUnauthorized {
+					t.Errorf("%s without a password: %d %s", path, status, body)
+				}
+			}
+			for path, want := range map[string]string{
+				"/deliveries/":                         "/deliveries/assets/", // the page's parts lie under the prefix
+				"/deliveries/api/jobs?state=discarded": callbackOf("console"),
+				"/deliveries/api/states":               `"discarded"`,
+				"/deliveries/api/queues":               `"default"`,
+			} {
+				if status, body := console(t, s, http.MethodGet, path, ""); status != http.StatusOK || !strings.Contains(body, want) {
+					t.Errorf("%s: %d, without %s in\n%s", path, status, want, body)
+				}
+			}
+
+			b.will(accepts)
+			_, body := console(t, s, http.MethodGet, "/deliveries/api/jobs?state=discarded", "")
+			var jobs struct {
+				Data []struct {
+					ID json.Number `json:"id"`
+				} `json:"data"`
+			}
+			if err := json.Unmarshal([]byte(body), &jobs); err != nil || len(jobs.Data) != 1 {
+				t.Fatalf("%s: %v", body, err)
+			}
+			if status, body := console(t, s, http.MethodPost, "/deliveries/api/jobs/retry", `{"ids":["`+jobs.Data[0].ID.String()+`"]}`); status != http.StatusOK {
+				t.Fatalf("retry: %d %s", status, body)
+			}
+			b.one(t, event("console"))
+			s.wantState(t, outbox.Delivered, 1)
+		})
+	}
+}
+
+// callbackOf is what the arguments of a job hold of the recall of the id.
+func callbackOf(id string) string { return "é-" + id }
+
+func console(t *testing.T, s *deliverySite, method, path, body string) (status int, answer string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.listen+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth(operator, password)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(data)
+}
+
+// What is not under the prefix is for the next handler, also if it only begins so.
+func TestEndToEndDeliveryConsoleLeavesOtherPathsAlone(t *testing.T) {
+	t.Parallel()
+	b := newUnsteady(t, answers(http.StatusOK, "other"))
+	s := newDeliverySite(t, "tim_console /deliveries\nreverse_proxy "+b.address())
+	s.start(t)
+	for path, other := range map[string]bool{"/": true, "/deliveriesx": true, "/x/deliveries": true, "/deliveries/": false, "/deliveries/api/states": false} {
+		if status, body := get(t, http.MethodGet, "http://"+s.listen+path); status != http.StatusOK || (body == "other") != other {
+			t.Errorf("%s: %d %.60s", path, status, body)
+		}
+	}
+}

@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+// The collectors live as long as the process, so that counts survive a reload.
+// Each configuration has a registry of its own, to which they are added.
+var (
+	attemptsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "tim_callback", Name: "delivery_attempts_total",
+		Help: "Attempts at delivering a stored callback, by outcome.",
+	}, []string{"command", "outcome"})
+
+	storeSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: "caddy", Subsystem: "tim_callback", Name: "store_seconds",
+		Help:    "Time until a callback is on stable storage, or could not be stored.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13),
+	})
+
+	stored = &countsCollector{
+		deliveries: prometheus.NewDesc("caddy_tim_callback_deliveries", "Stored callbacks by state.", []string{"state"}, nil),
+		oldest: prometheus.NewDesc("caddy_tim_callback_oldest_delivery_age_seconds",
+			"Age of the oldest stored callback that waits for delivery; 0 if none does.", nil, nil),
+		unclaimed: prometheus.NewDesc("caddy_tim_callback_unclaimed_deliveries",
+			"Stored callbacks that wait for a guard or a consumer that is not in the configuration.", []string{"guard", "consumer"}, nil),
+	}
+)
+
+func registerMetrics(registry prometheus.Registerer) error {
+	for _, c := range []prometheus.Collector{attemptsTotal, storeSeconds, stored} {
+		err := registry.Register(c)
+		if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !already {
+			return err
+		}
+	}
+	return nil
+}
+
+func countAttempt(a outbox.Attempt, err error) {
+	command, outcome := a.Command, "delivered"
+	if _, known := callback.Lookup(command); !known {
+		command = "other"
+	}
+	if err != nil {
+		outcome = "failed"
+	}
+	attemptsTotal.WithLabelValues(command, outcome).Inc()
+}
+
+// countsMaxAge is how old the numbers of a scrape may be: to count, the store
+// reads an index of all its rows.
+const countsMaxAge = 5 * time.Second
+
+// countsCollector asks the running store what it holds. While the store does not
+// answer there are no samples, rather than old ones.
+type countsCollector struct {
+	deliveries, oldest, unclaimed *prometheus.Desc
+
+	mu     sync.Mutex
+	at     time.Time
+	of     *Service
+	counts []outbox.Count
+}
+
+// Describe implements prometheus.Collector.
+func (c *countsCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- c.deliveries
+	ch <- c.oldest
+	ch <- c.unclaimed
+}
+
+// Collect implements prometheus.Collector.
+func (c *countsCollector) Collect(ch chan<- prometheus.Metric) {
+	s := running()
+	if s == nil {
+		return
+	}
+	counts, ok := c.recent(s)
+	if !ok {
+		return
+	}
+	states, oldest := summary(counts)
+	for state, n := range states {
+		ch <- prometheus.MustNewConstMetric(c.deliveries, prometheus.GaugeValue, float64(n), string(state))
+	}
+	ch <- prometheus.MustNewConstMetric(c.oldest, prometheus.GaugeValue, oldest.Seconds())
+	for queue, n := range s.unclaimed(counts) {
+		ch <- prometheus.MustNewConstMetric(c.unclaimed, prometheus.GaugeValue, float64(n), queue.Guard, queue.Consumer)
+	}
+}
+
+func (c *countsCollector) recent(s *Service) ([]outbox.Count, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of == s && time.Since(c.at) < countsMaxAge {
+		return c.counts, true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	counts, err := s.outbox.Counts(ctx)
+	if err != nil {
+		return nil, false
+	}
+	c.at, c.of, c.counts = time.Now(), s, counts
+	return counts, true
+}
+
+// summary returns how many deliveries are in each state, also in those without any,
+// and the age of the oldest that waits.
+func summary(counts []outbox.Count) (states map[outbox.State]int, oldest time.Duration) {
+	states = make(map[outbox.State]int)
+	for _, state := range outbox.States() {
+		states[state] = 0
+	}
+	for _, c := range counts {
+		states[c.State] += c.N
+		if !c.Oldest.IsZero() {
+			oldest = max(oldest, time.Since(c.Oldest))
+		}
+	}
+	return states, oldest
+}

@@ -1,0 +1,159 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/timguard/timguard/caddymodule"
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+// deliver offers a stored callback to the backend, by sending it through the site
+// once more.
+func (s *Service) deliver(ctx context.Context, a outbox.Attempt) error {
+	err := s.offer(ctx, a)
+	countAttempt(a, err)
+	return err
+}
+
+func (s *Service) offer(ctx context.Context, a outbox.Attempt) error {
+	guard := s.guard(a.Guard, a.Server)
+	if guard == nil {
+		return fmt.Errorf("guard %s is not in the configuration any more", a.Guard)
+	}
+	attempt := &caddymodule.Attempt{
+		Guard: a.Guard, Consumer: a.Consumer, Number: a.Attempt, Command: a.Command, Body: []byte(a.Body), Signed: a.Signed,
+	}
+	r, err := request(caddymodule.WithAttempt(ctx, attempt), a, guard)
+	if err != nil {
+		return err
+	}
+	answer := caddymodule.NewHeldAnswer(make(http.Header))
+	err = s.serve(guard.Server, answer, r)
+	switch {
+	case err == nil && ctx.Err() == nil && !attempt.Passed:
+		return fmt.Errorf("the site no longer routes this callback to the guard %s: %w", a.Guard, errNotPassed(answer))
+	case ctx.Err() != nil:
+		return fmt.Errorf("no answer within %s", time.Duration(s.Timeout))
+	case err != nil:
+		return err
+	case attempt.Err != nil:
+		return cause(attempt.Err)
+	}
+	return answer.CheckAccepted()
+}
+
+// errNotPassed says what was answered in place of the backend.
+func errNotPassed(answer *caddymodule.HeldAnswer) error {
+	if err := answer.CheckAccepted(); err != nil {
+		return err
+	}
+	return errors.New("another handler answered")
+}
+
+// serve sends the request through the server. A panic of a handler, which the server
+// would end the connection for, counts as no answer.
+func (s *Service) serve(server *caddyhttp.Server, w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		switch v := recover(); v {
+		case nil:
+		case http.ErrAbortHandler:
+			err = errors.New("the answer broke off")
+		default: // the value may hold something of the payload
+			s.logger.Error("a handler panicked", zap.String("type", fmt.Sprintf("%T", v)), zap.Stack("stack"))
+			err = errors.New("a handler panicked")
+		}
+	}()
+	server.ServeHTTP(w, r)
+	return nil
+}
+
+// cause returns what a person wants to know of a handler's error. Only errors of the
+// network are shown as they are: others may hold the URL, and with it the Sign.
+func cause(err error) error {
+	status := http.StatusInternalServerError
+	if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
+		status = he.StatusCode
+		if he.Err != nil {
+			err = he.Err
+		}
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op
+	}
+	var dns *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return errors.New("the backend did not answer in time")
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the backend closed the connection without an answer")
+	case errors.As(err, &dns):
+		return dns
+	case errors.As(err, &certificate):
+		return certificate
+	}
+	return fmt.Errorf("a handler failed with the status %d", status)
+}
+
+// request makes the request of a stored callback again, with a fresh Sign if it had
+// one.
+func request(ctx context.Context, a outbox.Attempt, guard *caddymodule.Guard) (*http.Request, error) {
+	auth, err := guard.Sign(a.SdkAppID, a.Signed)
+	if err != nil {
+		return nil, err
+	}
+	uri := a.URI
+	if auth != "" {
+		separator := "?"
+		if strings.Contains(uri, "?") {
+			separator = "&"
+		}
+		uri += separator + auth
+	}
+	target, err := url.ParseRequestURI(uri) // as the server did
+	if err != nil {
+		return nil, errors.New("the stored URI is not one") // the error would show the Sign
+	}
+	r, err := http.NewRequestWithContext(ctx, a.Method, "/", strings.NewReader(a.Body))
+	if err != nil {
+		return nil, errors.New("the stored request is not one")
+	}
+	if a.Header != nil {
+		r.Header = http.Header(a.Header).Clone()
+	}
+	r.Header.Set("Content-Length", strconv.Itoa(len(a.Body)))
+	r.Header.Set("Accept-Encoding", "identity") // the answer has to be read
+	r.URL, r.RequestURI, r.Host, r.RemoteAddr = target, uri, a.Host, a.RemoteAddr
+	if major, minor, ok := http.ParseHTTPVersion(a.Proto); ok {
+		r.Proto, r.ProtoMajor, r.ProtoMinor = a.Proto, major, minor
+	}
+	if a.TLS {
+		r.TLS = &tls.ConnectionState{HandshakeComplete: true, ServerName: hostOf(a.Host)}
+	}
+	return r, nil
+}
+
+func hostOf(hostport string) string {
+	if host, _, err := net.SplitHostPort(hostport); err == nil {
+		return host
+	}
+	return hostport
+}

@@ -1,0 +1,71 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package guardtest holds what the tests of the guard and those of deliveries share.
+package guardtest
+
+import (
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+)
+
+const (
+	// App is the SDKAppID of the app under test.
+	App = "1400000000"
+
+	// Token signs the callbacks of App.
+	Token = "first-token-K7vQ2"
+
+	// NewToken signs them once the token was rotated.
+	NewToken = "second-token-W3xZ9"
+
+	// OKJSON is the answer that Tencent asks for.
+	OKJSON = `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}`
+)
+
+// Query returns a raw query in the order of the wire: alphabetical, with a
+// parameter of the customer's own in the middle.
+func Query(app, command, auth string) string {
+	q := "CallbackCommand=" + command + "&ClientIP=203.0.113.7&OptPlatform=RESTAPI&Region=a%2Fb+c"
+	if auth != "" {
+		q += "&" + auth
+	}
+	return q + "&SdkAppid=" + app + "&contenttype=json"
+}
+
+// Signed returns RequestTime and Sign as they stand in a query.
+func Signed(token string, at time.Time) string {
+	requestTime := strconv.FormatInt(at.Unix(), 10)
+	return "RequestTime=" + requestTime + "&Sign=" + callback.Sign(token, requestTime)
+}
+
+// Guard returns a tim_callback of App.
+func Guard(subdirectives ...string) string {
+	return "tim_callback {\n app " + App + " " + Token + "\n" + strings.Join(subdirectives, "\n") + "\n}"
+}
+
+// FreePort returns an address that nothing listens on.
+func FreePort(tb testing.TB) string {
+	tb.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	return listener.Addr().String()
+}
+
+// Itself returns the path of the test binary. caddytest overwrites os.Args.
+func Itself() string {
+	path, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return path
+}

@@ -1,0 +1,205 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package outbox
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/riverqueue/river/rivertype"
+)
+
+// Filter says which callbacks List returns. Empty fields select all.
+type Filter struct {
+	State    State
+	Guard    string
+	Consumer string
+	Command  string
+
+	// Before selects smaller ids: the last id of one page gives the next page.
+	Before int64
+
+	// Since selects what was stored then or later.
+	Since time.Time
+
+	// Limit is how many to return, at most 1000. Default: 100.
+	Limit int
+}
+
+// where returns the filter as SQL, with its arguments.
+func (f Filter) where(timeOf func(column string) string) (string, []any, error) {
+	conditions, args := []string{"kind = '" + kind + "'"}, []any{}
+	add := func(condition string, arg any) { // in which ? stands for the argument
+		args = append(args, arg)
+		conditions = append(conditions, strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1))
+	}
+	if f.State != "" {
+		states, ok := riverStates[f.State]
+		if !ok {
+			return "", nil, fmt.Errorf("unknown state %q", f.State)
+		}
+		conditions = append(conditions, "state IN ("+quoted(states)+")")
+	}
+	switch f.State {
+	case Pending:
+		conditions = append(conditions, "attempt = 0")
+	case Retrying:
+		conditions = append(conditions, "attempt > 0")
+	}
+	like := strings.NewReplacer("_", "\\_")
+	switch {
+	case f.Guard != "" && f.Consumer != "":
+		add("queue = ?", Queue{f.Guard, f.Consumer}.river())
+	case f.Guard != "":
+		add("(queue || '"+consumerMark+"') LIKE ? ESCAPE '\\'", like.Replace(f.Guard)+consumerMark+"%")
+	case f.Consumer != "":
+		add("queue LIKE ? ESCAPE '\\'", "%"+consumerMark+like.Replace(f.Consumer))
+	}
+	if f.Command != "" {
+		add("args->>'command' = ?", f.Command)
+	}
+	if f.Before > 0 {
+		add("id < ?", f.Before)
+	}
+	if !f.Since.IsZero() {
+		add(timeOf("created_at")+" >= ?", f.Since.UTC().Format(timeFormat))
+	}
+	return strings.Join(conditions, " AND "), args, nil
+}
+
+// timeFormat is that of the databases' Time, so that texts compare as times do.
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
+func quoted(states []rivertype.JobState) string {
+	var all []string
+	for _, s := range states {
+		all = append(all, "'"+string(s)+"'")
+	}
+	return strings.Join(all, ", ")
+}
+
+func (o *Outbox) timeOf(column string) string { return fmt.Sprintf(o.store.Time, column) }
+
+// selectJSON runs a query and decodes its rows.
+func (o *Outbox) selectJSON(ctx context.Context, rows any, columns, jsonColumns []string, query string, args ...any) error {
+	if err := o.usable(); err != nil {
+		return err
+	}
+	var text string
+	if err := o.store.read.QueryRow(ctx, o.store.SelectJSON(query, columns, jsonColumns), args...).Scan(&text); err != nil {
+		return err
+	}
+	return json.Unmarshal([]byte(text), rows)
+}
+
+// listed is a row of a list.
+type listed struct {
+	ID          int64                    `json:"id"`
+	State       rivertype.JobState       `json:"state"`
+	Attempt     int                      `json:"attempt"`
+	MaxAttempts int                      `json:"max_attempts"`
+	CreatedAt   time.Time                `json:"created_at"`
+	ScheduledAt time.Time                `json:"scheduled_at"`
+	FinalizedAt *time.Time               `json:"finalized_at"`
+	Errors      []rivertype.AttemptError `json:"errors"`
+	Args        json.RawMessage          `json:"args"`
+}
+
+// List returns stored callbacks, newest first, without their bodies.
+func (o *Outbox) List(ctx context.Context, f Filter) ([]Delivery, error) {
+	where, args, err := f.where(o.timeOf)
+	if err != nil {
+		return nil, err
+	}
+	var rows []listed
+	columns := []string{"id", "state", "attempt", "max_attempts", "created_at", "scheduled_at", "finalized_at"}
+	err = o.selectJSON(ctx, &rows, columns, []string{"errors", "args"}, fmt.Sprintf(
+		"SELECT id, state, attempt, max_attempts, %s AS created_at, %s AS scheduled_at, %s AS finalized_at, %s AS errors, %s AS args"+
+			" FROM river_job WHERE %s ORDER BY id DESC LIMIT %d",
+		o.timeOf("created_at"), o.timeOf("scheduled_at"), o.timeOf("finalized_at"), o.store.Errors, o.store.Arguments,
+		where, min(cmp.Or(f.Limit, 100), 1000)), args...)
+	if err != nil {
+		return nil, err
+	}
+	deliveries := make([]Delivery, len(rows))
+	for i, r := range rows {
+		deliveries[i] = r.delivery()
+	}
+	return deliveries, nil
+}
+
+// delivery makes a Delivery of what one of River's calls returns.
+func delivery(job *rivertype.JobRow, err error) (Delivery, error) {
+	if errors.Is(err, rivertype.ErrNotFound) {
+		return Delivery{}, ErrNotFound
+	}
+	if err != nil {
+		return Delivery{}, err
+	}
+	r := listed{
+		job.ID, job.State, job.Attempt, job.MaxAttempts, job.CreatedAt, job.ScheduledAt, job.FinalizedAt, job.Errors, job.EncodedArgs,
+	}
+	return r.delivery(), nil
+}
+
+func (r listed) delivery() Delivery {
+	d := Delivery{
+		ID: r.ID, State: stateOf(r.State, r.Attempt), Attempt: r.Attempt, MaxAttempts: r.MaxAttempts, Stored: r.CreatedAt,
+	}
+	switch {
+	case r.FinalizedAt != nil:
+		d.Ended = *r.FinalizedAt
+	case d.State != Running:
+		d.Due = r.ScheduledAt
+	}
+	for _, e := range r.Errors {
+		d.Failures = append(d.Failures, Failure{At: e.At, Attempt: e.Attempt, Error: e.Error})
+	}
+	// What a newer or older version wrote differently shows as far as it is
+	// understood; a list with a hole is of more use than none.
+	_ = json.Unmarshal(r.Args, &d.Callback)
+	return d
+}
+
+// Count is how many callbacks of a queue are in a state.
+type Count struct {
+	Queue Queue
+	State State
+	N     int
+
+	// Oldest is when the oldest was stored that waits for delivery.
+	Oldest time.Time
+}
+
+// Counts counts what the store holds, in one query. It walks an index over all
+// rows: ask every few seconds, not with every request.
+func (o *Outbox) Counts(ctx context.Context) ([]Count, error) {
+	var rows []struct {
+		Queue  string             `json:"queue"`
+		State  rivertype.JobState `json:"state"`
+		Tried  int                `json:"tried"`
+		N      int                `json:"n"`
+		Oldest time.Time          `json:"oldest"`
+	}
+	waiting := quoted(awaiting) + ", '" + string(rivertype.JobStateRunning) + "'"
+	const tried = "CASE WHEN attempt > 0 THEN 1 ELSE 0 END"
+	err := o.selectJSON(ctx, &rows, []string{"queue", "state", "tried", "n", "oldest"}, nil, fmt.Sprintf(
+		"SELECT queue, state, 0 AS tried, count(*) AS n, NULL AS oldest FROM river_job WHERE state NOT IN (%s) GROUP BY queue, state"+
+			" UNION ALL SELECT queue, state, %s, count(*), %s FROM river_job WHERE state IN (%s) GROUP BY queue, state, %s",
+		waiting, tried, o.timeOf("min(created_at)"), waiting, tried))
+	if err != nil {
+		return nil, err
+	}
+	counts := make([]Count, len(rows))
+	for i, r := range rows {
+		counts[i] = Count{queueOf(r.Queue), stateOf(r.State, r.Tried), r.N, r.Oldest}
+	}
+	return counts, nil
+}

@@ -1,0 +1,26 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Says what an endpoint in Node reads of a request: its parameters, and its
+// payload. Express reads forms and queries with qs.
+'use strict';
+const express = require('express');
+
+const app = express();
+app.use(express.json());
+app.use(express.urlencoded({ extended: true }));
+app.use(express.text());
+app.use(express.raw({ type: (request) => !request.headers['content-type'] }));
+app.post('*', handle);
+
+function handle(request, response) {
+  const read = request.body;
+  const text = Buffer.isBuffer(read) ? read.toString('utf8') : read;
+  response.json({
+    parameters: { 'req.query': request.query },
+    payloads: { 'req.body': typeof text === 'string' ? JSON.parse(text) : text },
+  });
+}
+
+const server = app.listen(0, '127.0.0.1', () => console.log(server.address().port));
+process.stdin.on('end', () => process.exit()).resume();
