@@ -14,10 +14,20 @@ import (
 const actionAck = "ack"
 
 func init() {
-	registerAction(actionAck, action{serve: (*Handler).ack})
+	registerAction(actionAck, action{options: []string{"copy"}, serve: (*Handler).copyAndAck})
 }
 
 var okAnswer = callback.OK().JSON()
+
+// copyAndAck answers OK once the callback is stored for the rule's consumers.
+// Nothing else stands behind the OK.
+func (h *Handler) copyAndAck(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
+	if err := h.copy(r, c); err != nil {
+		c.answer(w, http.StatusServiceUnavailable, callback.Fail("the callback could not be stored").JSON())
+		return nil
+	}
+	return h.ack(w, r, next, c)
+}
 
 // ack answers OK.
 func (*Handler) ack(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler, c *call) error {

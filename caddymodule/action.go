@@ -15,16 +15,12 @@ import (
 // action is something that a rule can say is done with a callback. Each has a file
 // of its own, which registers it.
 type action struct {
-	// options are what a rule with this action may say besides its commands, by the
-	// names of the JSON keys.
+	// options are the names of those that a rule with this action may have.
 	options []string
 
 	// unmarshalArgs reads what stands behind the action in a Caddyfile. Nil if nothing
 	// may.
 	unmarshalArgs func(r *Rule, d *caddyfile.Dispenser, args []string) error
-
-	// unmarshalOption reads one line of the rule's block. Nil if it has none.
-	unmarshalOption func(r *Rule, d *caddyfile.Dispenser) error
 
 	// check rejects a rule that makes no sense, given the rules before it. May be nil.
 	check func(r Rule, earlier []Rule) error

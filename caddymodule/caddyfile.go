@@ -40,10 +40,15 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		on            <command>... forward [{
 //			deadline <duration>
 //			fallback none|allow|forbid [<code> [<info>]]|deliver
+//			copy     <consumer>...
 //		}]
-//		on            <command>... ack
+//		on            <command>... ack [{
+//			copy <consumer>...
+//		}]
 //		on            <command>... forbid [<code> [<info>]]
-//		on            <command>... deliver
+//		on            <command>... deliver [{
+//			copy <consumer>...
+//		}]
 //		on            <command>... reject
 //		mode          enforce|report
 //		window        <duration>
@@ -104,11 +109,12 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 			return d.Err(err.Error())
 		}
 		return nil
-	case "deadline", "fallback":
-		return d.Errf("%s belongs into the block of a rule: on <command>... forward { %s … }", name, name)
 	case "token", "tokens":
 		return d.Errf("tokens stand after their app: app <sdk_app_id> <token>...")
 	default:
+		if options[name].unmarshal != nil {
+			return d.Errf("%s belongs into the block of a rule: on <command>... %s { %s … }", name, strings.Join(actionsTaking(name), "|"), name)
+		}
 		return d.Errf("unrecognized subdirective %q: want app, on, mode, window, max_body, strip_auth, console_check, rejections or name", name)
 	}
 }
@@ -151,10 +157,7 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 		return d.Errf("on … %s: takes no argument, but %q stands after it", rule.Action, rest[0])
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
-		if action.unmarshalOption == nil {
-			return d.Errf("on … %s takes no block; forward does", rule.Action)
-		}
-		if err := action.unmarshalOption(&rule, d); err != nil {
+		if err := rule.unmarshalOption(d); err != nil {
 			return err
 		}
 	}

@@ -20,8 +20,9 @@ const actionDeliver = "deliver"
 
 func init() {
 	registerAction(actionDeliver, action{
-		check: func(r Rule, earlier []Rule) error { return r.checkAfterOnly(earlier, "deliver") },
-		serve: (*Handler).deliver,
+		options: []string{"copy"},
+		check:   func(r Rule, earlier []Rule) error { return r.checkAfterOnly(earlier, "deliver") },
+		serve:   (*Handler).deliver,
 	})
 }
 
@@ -38,7 +39,8 @@ const (
 
 // deliver stores the callback and answers OK. If it cannot be stored, it is
 // forwarded at once, and if that fails too, refused: there is no OK that nothing
-// stands behind. What was stored and comes back as a delivery is passed on.
+// stands behind. What was stored and comes back as a delivery is passed on, whichever
+// action stored it.
 func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
 	if c.attempt != nil {
 		return h.passOn(w, r, next, c)
@@ -47,15 +49,29 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if err == nil {
 		return h.ack(w, nil, nil, c)
 	}
+	if len(c.rule.Copy) > 0 {
+		countCopyFailure(c)
+	}
 	h.logger.Error("storing a callback failed: forwarding it at once",
-		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand), zap.Error(err))
+		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand),
+		zap.Strings("consumers", c.rule.Copy), zap.Error(err))
 	h.prepare(r, c)
 	h.tryForward(w, r, next, c, (*HeldAnswer).CheckAccepted, func(err error) { h.unavailable(w, c, err) })
 	return nil
 }
 
-// store puts the callback on stable storage.
+// store puts the callback on stable storage for the backend and, unless they have
+// it, for the rule's consumers.
 func (h *Handler) store(r *http.Request, c *call) error {
+	if c.copied {
+		return h.storeFor(r, c, true, nil)
+	}
+	return h.storeFor(r, c, true, c.rule.Copy)
+}
+
+// storeFor puts the callback on stable storage for the guard's own backend, if it
+// is asked to, and for the consumers.
+func (h *Handler) storeFor(r *http.Request, c *call, own bool, consumers []string) error {
 	// The caller may have gone; its callback must not go with it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeWithin)
 	defer cancel()
@@ -65,7 +81,8 @@ func (h *Handler) store(r *http.Request, c *call) error {
 	}
 	return h.deliveries.Store(ctx, &StoredCallback{
 		Guard: h.Name, Request: r, Header: header, Body: c.body.bytes,
-		SdkAppID: c.app.id, Event: c.event, Signed: c.verified, Received: c.start, Own: true,
+		SdkAppID: c.app.id, Event: c.event, Signed: c.verified, Received: c.start,
+		Own: own, Consumers: consumers,
 	})
 }
 

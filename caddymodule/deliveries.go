@@ -139,12 +139,14 @@ func (h *Handler) provisionDeliveries(ctx caddy.Context) error {
 		return fmt.Errorf("the app tim_delivery is a %T, which stores no callbacks", app)
 	}
 	if h.server == nil {
-		return errors.New("deliver works only in a site, whose server it delivers through")
+		return errors.New("deliver, fallback deliver and copy work only in a site, whose server they deliver through")
 	}
 	config, err := json.Marshal(h)
 	if err != nil {
 		return err
 	}
 	h.deliveries = deliveries
-	return deliveries.Register(&Guard{Name: h.Name, Config: string(config), Server: h.server, handler: h})
+	return deliveries.Register(&Guard{
+		Name: h.Name, Config: string(config), Server: h.server, Consumers: h.consumers(), handler: h,
+	})
 }

@@ -26,6 +26,8 @@ func init() {
 		check: func(r Rule, earlier []Rule) error { return r.checkForbid(earlier, "forbid", r.Code) },
 		serve: (*Handler).forbid,
 	})
+	registerOption("code", option{given: func(r *Rule) bool { return r.Code != 0 }})
+	registerOption("info", option{given: func(r *Rule) bool { return r.Info != "" }})
 }
 
 // forbid answers the verdict "forbidden".

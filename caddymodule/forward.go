@@ -18,26 +18,26 @@ const actionForward = "forward"
 
 func init() {
 	registerAction(actionForward, action{
-		options:         []string{"deadline", "fallback"},
-		unmarshalOption: (*Rule).unmarshalForwardOption,
-		check:           Rule.checkFallback,
-		serve:           (*Handler).forward,
+		options: []string{"copy", "deadline", "fallback"},
+		check:   Rule.checkFallback,
+		serve:   (*Handler).forward,
+	})
+	registerOption("deadline", option{
+		given:     func(r *Rule) bool { return r.Deadline != 0 },
+		unmarshal: func(r *Rule, d *caddyfile.Dispenser) error { return positiveDuration(d, &r.Deadline) },
+	})
+	registerOption("fallback", option{
+		given:     func(r *Rule) bool { return r.Fallback != nil },
+		unmarshal: (*Rule).unmarshalFallback,
 	})
 }
 
-func (r *Rule) unmarshalForwardOption(d *caddyfile.Dispenser) error {
-	switch name := d.Val(); name {
-	case "deadline":
-		return positiveDuration(d, &r.Deadline)
-	case "fallback":
-		return r.unmarshalFallback(d)
-	default:
-		return d.Errf("unrecognized option %q of forward: want deadline or fallback", name)
-	}
-}
-
-// forward passes the callback on to the next handler.
+// forward passes the callback on to the next handler, also if it cannot be stored
+// for the rule's consumers. In report mode no option of the rule counts.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
+	if h.Mode == modeEnforce {
+		_ = h.copy(r, c)
+	}
 	h.prepare(r, c)
 	if h.Mode == modeEnforce && c.rule.Fallback != nil {
 		return h.forwardOrFallback(w, r, next, c)

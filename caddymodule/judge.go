@@ -27,6 +27,7 @@ type call struct {
 	action    string
 	attempt   *Attempt    // nil if the request is no delivery of this guard's
 	verdict   *Fallback   // of a rejected callback that gets one all the same
+	copied    bool        // it is stored for the rule's consumers
 	header    http.Header // as it was, for storing while an attempt to forward may still change it
 	closes    bool        // the connection, if the guard answers: the rest of the body is not wanted
 }

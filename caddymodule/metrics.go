@@ -46,10 +46,15 @@ var (
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "fallbacks_total",
 		Help: "Callbacks that were answered in place of the backend.",
 	}, []string{"command", "verdict"})
+
+	copyFailuresTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "tim_callback", Name: "copy_failures_total",
+		Help: "Callbacks that could not be stored for the consumers of their rule.",
+	}, []string{"command"})
 )
 
 func registerMetrics(registry prometheus.Registerer) error {
-	return register(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal)
+	return register(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal, copyFailuresTotal)
 }
 
 // register adds the collectors to a configuration's registry. Another handler
@@ -109,4 +114,8 @@ func (h *Handler) countTokens() {
 
 func countFallback(c *call) {
 	fallbacksTotal.WithLabelValues(commandLabel(c.query.CallbackCommand), c.verdict.Verdict).Inc()
+}
+
+func countCopyFailure(c *call) {
+	copyFailuresTotal.WithLabelValues(commandLabel(c.query.CallbackCommand)).Inc()
 }

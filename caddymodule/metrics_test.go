@@ -38,10 +38,12 @@ var metricLabels = map[string][]string{
 
 // deliveryMetricLabels are those of a guard that stores callbacks.
 var deliveryMetricLabels = map[string][]string{
+	"copy_failures_total":         {"command"},
 	"deliveries":                  {"state"},
-	"delivery_attempts_total":     {"command", "outcome"},
+	"delivery_attempts_total":     {"command", "consumer", "outcome"},
 	"oldest_delivery_age_seconds": {},
 	"store_seconds":               {},
+	"unclaimed_deliveries":        {"guard", "consumer"},
 }
 
 // scrape is what the guard's metrics say, by name and labels as printed, without

@@ -48,6 +48,18 @@ type Rule struct {
 	// What `forward` does when no valid answer came in time. Default: nothing;
 	// whatever the next handler does is passed on.
 	Fallback *Fallback `json:"fallback,omitempty"`
+
+	// The consumers that get a copy of each callback, besides what Action does. It is
+	// stored for each of them before the answer, and delivered through the site with
+	// the placeholder `{http.tim_callback.consumer}` and the header
+	// `Tim-Delivery-Consumer`, from a queue of the consumer's own. For after-callbacks
+	// only, with `forward`, `ack` or `deliver`. A consumer's name is like a guard's.
+	// Default: none.
+	//
+	// If the copies cannot be stored, the failure is logged and counted; `forward` and
+	// `deliver` forward the callback all the same, and `ack` answers 503, because
+	// nothing would stand behind an OK.
+	Copy []string `json:"copy,omitempty"`
 }
 
 const (
@@ -76,31 +88,22 @@ func (r Rule) check(earlier []Rule) error {
 	}
 	for _, option := range r.options() {
 		if !slices.Contains(a.options, option) {
-			return fmt.Errorf("%s takes no %s; %s does", r.Action, option, strings.Join(actionsTaking(option), " or "))
+			return fmt.Errorf("%s takes no %s; %s does", r.Action, option, or(actionsTaking(option)))
 		}
 	}
-	if a.check == nil {
-		return nil
-	}
-	return a.check(r, earlier)
-}
-
-// options are the JSON keys of what the rule says besides commands and action.
-func (r Rule) options() []string {
-	var given []string
-	for option, is := range map[string]bool{
-		"code": r.Code != 0, "info": r.Info != "", "deadline": r.Deadline != 0, "fallback": r.Fallback != nil,
-	} {
-		if is {
-			given = append(given, option)
+	if a.check != nil {
+		if err := a.check(r, earlier); err != nil {
+			return err
 		}
 	}
-	slices.Sort(given)
-	return given
-}
-
-func actionsTaking(option string) []string {
-	return slices.DeleteFunc(actionNames(), func(name string) bool { return !slices.Contains(actions[name].options, option) })
+	for _, given := range r.options() {
+		if check := options[given].check; check != nil {
+			if err := check(r, earlier); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // checkBeforeOnly rejects patterns that also name after-callbacks, which have no
@@ -130,7 +133,7 @@ func (r Rule) checkAfterOnly(earlier []Rule, what string) error {
 
 // stores reports whether the rule may store callbacks.
 func (r Rule) stores() bool {
-	return r.Action == actionDeliver || r.Fallback != nil && r.Fallback.Verdict == verdictDeliver
+	return r.Action == actionDeliver || len(r.Copy) > 0 || r.Fallback != nil && r.Fallback.Verdict == verdictDeliver
 }
 
 // commands are the commands that the rule is the first to name: the known ones,

@@ -177,7 +177,7 @@ func TestEndToEndDeliveryMetrics(t *testing.T) {
 	b.will(accepts)
 	b.one(t, event("metrics"))
 	s.wantState(t, outbox.Delivered, 1)
-	const attempts = `caddy_tim_callback_delivery_attempts_total{command="Group.CallbackAfterRecallMsg",outcome=`
+	const attempts = `caddy_tim_callback_delivery_attempts_total{command="Group.CallbackAfterRecallMsg",consumer="",outcome=`
 	for sample, least := range map[string]float64{
 		attempts + `"failed"}`:                             1,
 		attempts + `"delivered"}`:                          1,

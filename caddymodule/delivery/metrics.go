@@ -20,8 +20,8 @@ import (
 var (
 	attemptsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "delivery_attempts_total",
-		Help: "Attempts at delivering a stored callback, by outcome.",
-	}, []string{"command", "outcome"})
+		Help: "Attempts at delivering a stored callback, by outcome. No consumer is the guard's own backend.",
+	}, []string{"command", "consumer", "outcome"})
 
 	storeSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "store_seconds",
@@ -48,15 +48,21 @@ func registerMetrics(registry prometheus.Registerer) error {
 	return nil
 }
 
-func countAttempt(a outbox.Attempt, err error) {
-	command, outcome := a.Command, "delivered"
+// otherLabel stands for what is not known, so that nobody can make labels.
+const otherLabel = "other"
+
+func (s *Service) countAttempt(a outbox.Attempt, err error) {
+	command, consumer, outcome := a.Command, a.Consumer, "delivered"
 	if _, known := callback.Lookup(command); !known {
-		command = "other"
+		command = otherLabel
+	}
+	if !s.claims(outbox.Queue{Guard: a.Guard, Consumer: consumer}) {
+		consumer = otherLabel
 	}
 	if err != nil {
 		outcome = "failed"
 	}
-	attemptsTotal.WithLabelValues(command, outcome).Inc()
+	attemptsTotal.WithLabelValues(command, consumer, outcome).Inc()
 }
 
 // countsMaxAge is how old the numbers of a scrape may be: to count, the store

@@ -29,7 +29,7 @@ import (
 // once more.
 func (s *Service) deliver(ctx context.Context, a outbox.Attempt) error {
 	err := s.offer(ctx, a)
-	countAttempt(a, err)
+	s.countAttempt(a, err)
 	return err
 }
 
