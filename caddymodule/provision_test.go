@@ -56,11 +56,6 @@ func TestJSONConfigIsChecked(t *testing.T) {
 		`{` + app + `,"rules":[{"commands":["A"],"action":"console_check"}]}`:                               "action",
 		`{` + app + `,"rules":[{"commands":["Group.CallbackAfterRecalMsg"],"action":"ack"}]}`:               "write Group.CallbackAfterRecallMsg",
 		`{` + app + `,"rules":[{"commands":["A"],"action":"ack","deadline":1}]}`:                            "forward does",
-		`{` + app + `,"rules":[{"commands":["after"],"action":"reject","copy":["a"]}]}`:                     "ack, deliver or forward does",
-		`{` + app + `,"rules":[{"commands":["after"],"action":"ack","copy":["a","a"]}]}`:                    "copy names a twice",
-		`{` + app + `,"rules":[{"commands":["after"],"action":"ack","copy":["a b"]}]}`:                      `copy: name "a b"`,
-		`{` + app + `,"rules":[{"commands":["*"],"action":"ack","copy":["a"]}]}`:                            "copy stores callbacks",
-		`{` + app + `,"rules":[{"commands":["after"],"action":"ack","copy":["a"]}]}`:                        "github.com/timguard/timguard",
 		`{` + app + `,"rules":[{"commands":[""],"action":"ack"}]}`:                                          "empty",
 	} {
 		t.Run(config, func(t *testing.T) {
