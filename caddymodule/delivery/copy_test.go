@@ -21,15 +21,20 @@ import (
 // eachStore runs the test once for each store, given the option that chooses it.
 func eachStore(t *testing.T, test func(t *testing.T, option string)) {
 	t.Helper()
-	for name, option := range map[string]func(*testing.T) string{
-		"sqlite":   func(*testing.T) string { return "" },
-		"postgres": func(t *testing.T) string { t.Helper(); return "store postgres " + postgresDSN(t, "") },
+	for name, option := range map[string]func(testing.TB) string{
+		"sqlite":   func(testing.TB) string { return "" },
+		"postgres": storeInPostgres,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, option(t))
 		})
 	}
+}
+
+func storeInPostgres(tb testing.TB) string {
+	tb.Helper()
+	return "store postgres " + postgresDSN(tb, "")
 }
 
 // copying returns the directives of a site whose rule for after-callbacks copies
