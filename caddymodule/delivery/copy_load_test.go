@@ -70,6 +70,7 @@ func testThreeConsumers(t *testing.T, store string, nodes int) {
 	killed := time.Now()
 	guards[0].kill()
 	load.Wait()
+	used := guards[0].cmd.ProcessState
 	guards[0].start(t)
 	l.refused = refused // the connections broke
 
@@ -92,6 +93,7 @@ func testThreeConsumers(t *testing.T, store string, nodes int) {
 	if *longDeliveries && l.refused > 0 {
 		t.Errorf("%d were not answered OK", l.refused)
 	}
+	t.Logf("until the kill, the guard used %s of the CPU", used.UserTime()+used.SystemTime())
 	t.Logf("answered after %s", percentiles(l.took))
 	t.Logf("the one that is well had them after %s, beside %d attempts of the one that failed", percentiles(late), tries)
 	if own.tries.Load() > 0 {
