@@ -45,6 +45,10 @@ type Database struct {
 	// Errors is an expression for a job's errors, as JSON.
 	Errors string
 
+	// Schedule is a statement that makes deliveries available that are due by its
+	// argument, a time in RFC 3339. Empty if River's own is good.
+	Schedule string
+
 	// Close closes it.
 	Close func()
 }
@@ -97,7 +101,12 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 			_, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil)
 			return err
 		},
-		newWorker: func(c *river.Config) (client, error) { return river.NewClient(write, c) },
+		newWorker: func(c *river.Config) (client, error) {
+			if d.Schedule == "" {
+				return river.NewClient(write, c)
+			}
+			return river.NewClient(scheduling[TTx]{write, d.Schedule}, c)
+		},
 		endpoints: func() uiendpoints.Bundle { return riverui.NewEndpoints(ui, nil) },
 	}, nil
 }

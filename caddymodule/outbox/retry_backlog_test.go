@@ -1,0 +1,67 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package outbox_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+// A backend that has refused for long leaves many deliveries that come due at about
+// the same time. They do not hold up callbacks that come in, nor other deliveries.
+func TestRetriesThatComeDueTogetherHoldUpNobody(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := mustOpen(t, configFor(t, driver))
+		const backlog = 5000
+		var all []outbox.Callback
+		for i := range backlog {
+			all = append(all, recall(fmt.Sprint("backlog-", i)))
+		}
+		for i := 0; i < backlog; i += 500 {
+			if _, err := o.put(context.Background(), all[i:i+500]...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		due := "now() + interval '3s'"
+		if driver == "sqlite" {
+			due = "datetime('now', 'subsec', '+3 seconds')"
+		}
+		if err := o.Exec(context.Background(), "UPDATE river_job SET state = 'retryable', attempt = 5, scheduled_at = "+due); err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		tried := make(map[string]bool)
+		mustWork(t, o, func(_ context.Context, a outbox.Attempt) error {
+			mu.Lock()
+			defer mu.Unlock()
+			tried[a.Key] = true
+			return nil
+		})
+		slowest := time.Duration(0)
+		for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(20 * time.Millisecond) {
+			began := time.Now()
+			mustPut(t, o, recall(fmt.Sprint("new-", began)))
+			slowest = max(slowest, time.Since(began))
+		}
+		t.Logf("storing took %s at most", slowest)
+		if slowest > 1500*time.Millisecond {
+			t.Error("those who store waited")
+		}
+		eventually(t, time.Minute, "all are tried again", func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, c := range all {
+				if !tried[c.Key] {
+					return false
+				}
+			}
+			return true
+		})
+	})
+}
