@@ -19,14 +19,15 @@ func init() {
 
 var okAnswer = callback.OK().JSON()
 
-// copyAndAck answers OK once the callback is stored for the rule's consumers.
-// Nothing else stands behind the OK.
+// copyAndAck answers OK once the callback is stored for the rule's consumers. If it
+// cannot be, it is refused: nothing else stands behind the OK, and Tencent offers it
+// again if retries are switched on.
 func (h *Handler) copyAndAck(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
-	if err := h.copy(r, c); err != nil {
-		c.answer(w, http.StatusServiceUnavailable, callback.Fail("the callback could not be stored").JSON())
-		return nil
+	if h.copy(r, c) == nil {
+		return h.ack(w, r, next, c)
 	}
-	return h.ack(w, r, next, c)
+	c.answer(w, http.StatusServiceUnavailable, callback.Fail("the callback could not be stored").JSON())
+	return nil
 }
 
 // ack answers OK.
