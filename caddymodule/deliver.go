@@ -48,7 +48,7 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, next caddyhttp
 		return h.ack(w, nil, nil, c)
 	}
 	h.logger.Error("storing a callback failed: forwarding it at once",
-		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand), zap.Error(err))
+		zap.String("guard", h.Name), zap.String("command", c.value("command")), zap.Error(err))
 	h.prepare(r, c)
 	h.tryForward(w, r, next, c, (*HeldAnswer).CheckAccepted, func(err error) { h.unavailable(w, c, err) })
 	return nil
@@ -73,7 +73,7 @@ func (h *Handler) store(r *http.Request, c *call) error {
 // that Tencent offers it again if retries are switched on.
 func (h *Handler) unavailable(w http.ResponseWriter, c *call, err error) {
 	h.logger.Error("a callback could neither be stored nor forwarded: it is lost unless Tencent repeats it",
-		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand), zap.Error(causeOf(err)))
+		zap.String("guard", h.Name), zap.String("command", c.value("command")), zap.Error(causeOf(err)))
 	c.answer(w, http.StatusServiceUnavailable, callback.Fail("the callback could neither be stored nor delivered").JSON())
 }
 
