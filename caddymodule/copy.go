@@ -63,7 +63,7 @@ func (h *Handler) copy(r *http.Request, c *call) error {
 	if err != nil {
 		countCopyFailure(c)
 		h.logger.Error("storing a callback for its consumers failed: they do not get it",
-			zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand),
+			zap.String("guard", h.Name), zap.String("command", c.value("command")),
 			zap.Strings("consumers", c.rule.Copy), zap.Error(err))
 	}
 	c.copied = err == nil

@@ -53,7 +53,7 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, next caddyhttp
 		countCopyFailure(c)
 	}
 	h.logger.Error("storing a callback failed: forwarding it at once",
-		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand),
+		zap.String("guard", h.Name), zap.String("command", c.value("command")),
 		zap.Strings("consumers", c.rule.Copy), zap.Error(err))
 	h.prepare(r, c)
 	h.tryForward(w, r, next, c, (*HeldAnswer).CheckAccepted, func(err error) { h.unavailable(w, c, err) })
@@ -90,7 +90,7 @@ func (h *Handler) storeFor(r *http.Request, c *call, own bool, consumers []strin
 // that Tencent offers it again if retries are switched on.
 func (h *Handler) unavailable(w http.ResponseWriter, c *call, err error) {
 	h.logger.Error("a callback could neither be stored nor forwarded: it is lost unless Tencent repeats it",
-		zap.String("guard", h.Name), zap.String("command", c.query.CallbackCommand), zap.Error(causeOf(err)))
+		zap.String("guard", h.Name), zap.String("command", c.value("command")), zap.Error(causeOf(err)))
 	c.answer(w, http.StatusServiceUnavailable, callback.Fail("the callback could neither be stored nor delivered").JSON())
 }
 

@@ -176,7 +176,7 @@ func (h *Handler) attempt(serve func() error) (err error) {
 func (h *Handler) logFallback(c *call, err error) {
 	h.logger.Warn("no valid answer of the backend: fell back",
 		zap.String("guard", h.Name),
-		zap.String("command", c.query.CallbackCommand),
+		zap.String("command", c.value("command")),
 		zap.String("verdict", c.rule.Fallback.Verdict),
 		zap.Duration("after", time.Since(c.start)),
 		zap.Error(causeOf(err)))

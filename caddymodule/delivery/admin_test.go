@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -165,6 +166,78 @@ func TestEndToEndDeliveryCommandLine(t *testing.T) {
 	}
 	b.one(t, event("cli"))
 	s.wantState(t, outbox.Delivered, 1)
+}
+
+// Filters select many deliveries at once, and only those.
+func TestEndToEndDeliveryFiltersSelect(t *testing.T) {
+	t.Parallel()
+	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
+	s := newDeliverySite(t, "handle /a {\n"+delivering(b, "name a")+"\n}\nhandle {\n"+delivering(b, "name b")+"\n}")
+	s.options = "max_attempts 1"
+	s.start(t)
+	p := newPoster(t, s.listen)
+	for i := range 4 {
+		path := []string{"/a", "/callback"}[i%2]
+		if _, answer, err := p.post(path, callback.RecallCommand, event(fmt.Sprint("many", i))); err != nil || answer != guardtest.OKJSON {
+			t.Fatal(answer, err)
+		}
+	}
+	s.wantState(t, outbox.Dead, 4)
+	for filter, want := range map[string]int{
+		"state=dead": 4, "guard=a": 2, "guard=a&state=delivered": 0, "consumer=archive": 0,
+		"command=" + callback.RecallCommand: 4, "command=State.StateChange": 0, "since=1h": 4, "limit=3": 3, "before=3": 2,
+		"since=" + time.Now().Add(time.Hour).UTC().Format(time.RFC3339): 0,
+	} {
+		var items []outbox.Delivery
+		if code, body := get(t, http.MethodGet, "http://"+s.admin+"/tim_callback/deliveries?"+filter); code != http.StatusOK || json.Unmarshal([]byte(body), &items) != nil || len(items) != want {
+			t.Errorf("%s selects %d: %d %s, want %d", filter, len(items), code, body, want)
+		}
+	}
+	b.will(accepts)
+	if text := s.cli(t, false, "retry", "--guard", "a", "--state", "dead"); !strings.Contains(text, "2 retried") {
+		t.Errorf("retry prints %s", text)
+	}
+	s.wantState(t, outbox.Delivered, 2)
+	if text := s.cli(t, false, "discard", "--state", "dead"); !strings.Contains(text, "2 discarded") {
+		t.Errorf("discard prints %s", text)
+	}
+	s.wantState(t, outbox.Dead, 0)
+	for i, want := range []int{1, 0, 1, 0} {
+		if n := b.times(event(fmt.Sprint("many", i))); n != want {
+			t.Errorf("callback %d of guard %c arrived %d times, want %d", i, "ab"[i%2], n, want)
+		}
+	}
+	if text := s.cli(t, true, "retry"); !strings.Contains(text, "say which") {
+		t.Errorf("retry of nothing prints %s", text)
+	}
+	if text := s.cli(t, true, "retry", "1", "--state", "dead"); !strings.Contains(text, "not both") {
+		t.Errorf("retry of both prints %s", text)
+	}
+}
+
+// The command asks the server that reload would, and says which.
+func TestEndToEndDeliveryCommandLineFindsItsServer(t *testing.T) {
+	t.Parallel()
+	s := newDeliverySite(t, guardtest.Guard("on after deliver")+"\nrespond 200")
+	s.start(t)
+	for name, tt := range map[string]struct {
+		dir  string
+		args []string
+	}{
+		"the Caddyfile of the directory": {s.dir, nil},
+		"the configuration named":        {t.TempDir(), []string{"--config", filepath.Join(s.dir, "Caddyfile")}},
+	} {
+		cmd := timguard(s.dir, append([]string{"tim-callback", "deliveries", "status"}, tt.args...)...)
+		cmd.Dir = tt.dir
+		output, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(output), "asking "+s.admin+", which ") || !strings.Contains(string(output), "store sqlite, guards default") {
+			t.Errorf("%s: %v\n%s", name, err, output)
+		}
+	}
+	cmd := timguard(s.dir, "tim-callback", "deliveries", "status", "--address", guardtest.FreePort(t))
+	if output, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(output), "connection refused") {
+		t.Errorf("nobody listens: %v\n%s", err, output)
+	}
 }
 
 func TestEndToEndDeliveryMetrics(t *testing.T) {

@@ -5,6 +5,7 @@ package delivery
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -100,6 +101,80 @@ func benchmarkDeliverHTTP(b *testing.B, store string, senders int) {
 	b.ReportMetric(ms(0.50), "p50-ms")
 	b.ReportMetric(ms(0.99), "p99-ms")
 	b.ReportMetric(float64(delivered.Load()-1)/b.Elapsed().Seconds(), "deliveries/s")
+	b.ReportMetric(0, "ns/op")
+}
+
+// sustainedFor is how long a rate is held.
+var sustainedFor = flag.Duration("timguard.sustained", 5*time.Second, "how long BenchmarkSustained holds each rate")
+
+// BenchmarkSustained posts at a fixed rate while a fast backend takes deliveries, and
+// prints how many are not delivered at the end. A rate that the store and the workers
+// sustain leaves no more than what is always on its way. What sends and the backend
+// share the machine.
+//
+//	go test -run '^$' -bench Sustained -benchtime 1x ./caddymodule/delivery -timguard.sustained 30s
+func BenchmarkSustained(b *testing.B) {
+	for name, store := range map[string]func() string{
+		"sqlite":   func() string { return "" },
+		"postgres": func() string { return "store postgres " + postgresDSN(b, "") },
+	} {
+		for _, rate := range []int{1000, 1250, 1500, 1750, 2000} {
+			b.Run(fmt.Sprintf("%s/rate=%d", name, rate), func(b *testing.B) {
+				benchmarkSustained(b, store(), rate)
+			})
+		}
+	}
+}
+
+func benchmarkSustained(b *testing.B, store string, rate int) {
+	b.Helper()
+	var delivered atomic.Int64
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		delivered.Add(1)
+		_, _ = io.WriteString(w, guardtest.OKJSON)
+	}))
+	b.Cleanup(backend.Close)
+	s := newDeliverySite(b, guardtest.Guard("on after deliver")+"\nreverse_proxy "+backend.Listener.Addr().String())
+	s.logs, s.options = "ERROR", store
+	s.load(b)
+	b.Cleanup(func() {
+		if err := caddy.Stop(); err != nil {
+			b.Error(err)
+		}
+	})
+	total := int64(sustainedFor.Seconds() * float64(rate))
+	var next, late atomic.Int64
+	var senders sync.WaitGroup
+	start := time.Now()
+	for range 64 {
+		conn, err := net.Dial("tcp", s.listen)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = conn.Close() })
+		senders.Go(func() {
+			buf := make([]byte, 4096)
+			for n := next.Add(1); n <= total; n = next.Add(1) {
+				due := start.Add(time.Duration(n) * time.Second / time.Duration(rate))
+				time.Sleep(time.Until(due))
+				if time.Since(due) > time.Second {
+					late.Add(1)
+				}
+				if answer, err := exchange(conn, wireEvent(s.listen, fmt.Sprint(n)), buf); err != nil || !bytes.HasSuffix(answer, []byte(guardtest.OKJSON)) {
+					b.Errorf("answer %s, %v", answer, err)
+					return
+				}
+			}
+		})
+	}
+	senders.Wait()
+	took, backlog := time.Since(start), total-delivered.Load()
+	eventually(b, time.Minute, "all are delivered", func() bool { return delivered.Load() >= total })
+	b.ReportMetric(float64(total)/took.Seconds(), "answered/s")
+	b.ReportMetric(float64(backlog), "backlog")
+	b.ReportMetric(float64(backlog)/float64(rate)*1000, "backlog-ms")
+	b.ReportMetric(float64(late.Load()), "sent-late")
 	b.ReportMetric(0, "ns/op")
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -293,18 +292,6 @@ func TestEndToEndCopyFollowsTheConfiguration(t *testing.T) {
 			t.Error("a consumer got what came while it was not there")
 		}
 	})
-}
-
-// reload loads the site's present configuration into the running Caddy.
-func (s *deliverySite) reload(t *testing.T) {
-	t.Helper()
-	config := s.dir + "/Caddyfile"
-	if err := os.WriteFile(config, []byte(s.caddyfile()), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if output, err := timguard(s.dir, "reload", "--config", config, "--adapter", "caddyfile").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, output)
-	}
 }
 
 // A consumer that lost what it had accepted gets it again, and no other does.

@@ -24,7 +24,8 @@ type storing struct {
 
 	mu         sync.Mutex
 	stored     []string // ids
-	other      []string // answers that are not OK
+	other      []string // answers that are not OK, and errors
+	refused    []string // answers that are not OK
 	unanswered int      // connections that ended without an answer
 }
 
@@ -68,6 +69,7 @@ func (l *storing) send(id string, repeats int) {
 	case status == http.StatusOK && answer == guardtest.OKJSON:
 		l.stored = append(l.stored, id)
 	default:
+		l.refused = append(l.refused, fmt.Sprint(status, " ", answer))
 		l.other = append(l.other, fmt.Sprint(status, " ", answer))
 	}
 }
@@ -241,4 +243,32 @@ func TestEndToEndDeliveryOfRowsOfOtherVersions(t *testing.T) {
 	if err := b.one(t, event("kept")).isDelivery("/callback", guardtest.Token); err != nil {
 		t.Error(err)
 	}
+}
+
+// While Caddy ends on SIGTERM, under load and with the backend down, a callback is
+// answered OK and stored, or its connection is closed; none is refused. All that was
+// answered OK is delivered after the next start.
+func TestEndToEndDeliveryRefusesNothingOnTermination(t *testing.T) {
+	t.Parallel()
+	b := newUnsteady(t, answers(http.StatusServiceUnavailable, ""))
+	s := newDeliverySite(t, delivering(b))
+	s.global = "grace_period 1s"
+	var stored []string
+	terminations := inLongForm(5, 200)
+	for n := range terminations {
+		p := s.start(t)
+		l := newStoring(newPoster(t, s.listen), 8, 0, fmt.Sprint("term", n))
+		eventually(t, 20*time.Second, "something is stored", func() bool { return l.count() > 0 })
+		time.Sleep(time.Duration(rand.Int64N(int64(300 * time.Millisecond)))) //nolint:gosec // a moment need not be unguessable
+		p.terminate(t)
+		ids, _ := l.finish()
+		if len(l.refused) > 0 {
+			t.Fatalf("termination %d: %d callbacks were refused; the first: %s", n, len(l.refused), l.refused[0])
+		}
+		stored = append(stored, ids...)
+	}
+	b.will(accepts)
+	s.start(t)
+	b.wantAll(t, time.Minute+time.Duration(len(stored))*10*time.Millisecond, stored)
+	t.Logf("%d terminations, %d answered OK, all of them delivered", terminations, len(stored))
 }

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -19,8 +20,12 @@ func (s *Service) emit(name string, data map[string]any) {
 
 // emitDead says that a delivery has had its last attempt.
 func (s *Service) emitDead(a outbox.Attempt, err error) {
+	command := callback.Printable(a.Command)
+	s.logger.Error("a delivery is dead: it has had its last attempt, and stays listed to be retried or discarded",
+		zap.Int64("id", a.ID), zap.String("guard", a.Guard), zap.String("consumer", a.Consumer), zap.String("command", command),
+		zap.Int("attempts", a.Attempt), zap.Error(err))
 	s.emit("tim_delivery.dead", map[string]any{
-		"id": a.ID, "guard": a.Guard, "consumer": a.Consumer, "command": a.Command, "sdk_app_id": a.SdkAppID,
+		"id": a.ID, "guard": a.Guard, "consumer": a.Consumer, "command": command, "sdk_app_id": a.SdkAppID,
 		"attempts": a.Attempt, "error": err.Error(),
 	})
 }

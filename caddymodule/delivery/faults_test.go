@@ -43,6 +43,8 @@ func TestEndToEndDeliveryDegradesWithItsStore(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func() storeFault{
 		"full": full, "read-only": readOnly, "locked": locked, "postgres gone": postgresGone,
+		"removed":  func() storeFault { return moved(false) },
+		"replaced": func() storeFault { return moved(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -191,6 +193,31 @@ func readOnly() storeFault {
 		end: func(t *testing.T, s *deliverySite) {
 			t.Helper()
 			if err := mark(t, s, "-i"); err != nil {
+				t.Error(err)
+			}
+		},
+	}
+}
+
+// moved is an SQLite file that is not where it was any more; replaced says that
+// another one is there.
+func moved(replaced bool) storeFault {
+	return storeFault{
+		prepare: nothing,
+		begin: func(t *testing.T, s *deliverySite) {
+			t.Helper()
+			if err := os.Rename(s.store(), s.store()+".moved"); err != nil {
+				t.Fatal(err)
+			}
+			if replaced {
+				if err := os.WriteFile(s.store(), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		end: func(t *testing.T, s *deliverySite) {
+			t.Helper()
+			if err := os.Rename(s.store()+".moved", s.store()); err != nil {
 				t.Error(err)
 			}
 		},

@@ -506,11 +506,17 @@ var testSchemas atomic.Int64
 // is one.
 func postgresDSN(tb testing.TB, through string) string {
 	tb.Helper()
+	dsn, _ := postgresSchema(tb, through)
+	return dsn
+}
+
+func postgresSchema(tb testing.TB, through string) (address, schema string) {
+	tb.Helper()
 	dsn, err := url.Parse(testPostgres(tb))
 	if err != nil {
 		tb.Fatal("TIMGUARD_TEST_POSTGRES is not a URL")
 	}
-	schema := fmt.Sprintf("caddymodule_%d_%d", os.Getpid(), testSchemas.Add(1))
+	schema = fmt.Sprintf("caddymodule_%d_%d", os.Getpid(), testSchemas.Add(1))
 	execPostgres(tb, "CREATE SCHEMA "+schema)
 	tb.Cleanup(func() { execPostgres(tb, "DROP SCHEMA "+schema+" CASCADE") })
 	values := dsn.Query()
@@ -519,7 +525,7 @@ func postgresDSN(tb testing.TB, through string) string {
 	if through != "" {
 		dsn.Host = through
 	}
-	return dsn.String()
+	return dsn.String(), schema
 }
 
 func testPostgres(tb testing.TB) string {

@@ -5,6 +5,8 @@ package delivery
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -15,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 
+	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
@@ -130,4 +133,51 @@ func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 	}
 	stacks := make([]byte, 1<<18)
 	t.Errorf("%d goroutines after, %d before; stores %v\n%s", runtime.NumGoroutine(), before, openStores(), stacks[:runtime.Stack(stacks, true)])
+}
+
+// Reloads that change the number of workers while an attempt hangs hold up no other
+// guard's deliveries.
+func TestEndToEndDeliveryIsNotHeldUpByReloadsWhileAnAttemptHangs(t *testing.T) {
+	t.Parallel()
+	ill, well := newUnsteady(t, hangs), newUnsteady(t, accepts)
+	s := newDeliverySite(t, "handle /ill {\n"+guardtest.Guard("on after deliver", "name ill")+"\nreverse_proxy "+ill.address()+"\n}\n"+
+		"handle {\n"+guardtest.Guard("on after deliver", "name well")+"\nreverse_proxy "+well.address()+"\n}")
+	s.options = "workers 4"
+	s.start(t)
+	p := newPoster(t, s.listen)
+	for i := range 3 {
+		if _, answer, err := p.post("/ill", callback.RecallCommand, event(fmt.Sprint("ill", i))); err != nil || answer != guardtest.OKJSON {
+			t.Fatal(answer, err)
+		}
+	}
+	eventually(t, 10*time.Second, "attempts hang", func() bool { return ill.tries.Load() == 3 })
+	slowest := time.Duration(0)
+	for n := range 10 {
+		s.options = fmt.Sprint("workers ", []int{8, 2, 1, 16, 3}[n%5])
+		s.reload(t)
+		p.client.CloseIdleConnections()   // Caddy closes them with the old configuration
+		time.Sleep(20 * time.Millisecond) // whose server may accept one more, and drop it
+		id := fmt.Sprint("well", n)
+		start := time.Now()
+		p.wantOK(t, id)
+		well.one(t, event(id))
+		slowest = max(slowest, time.Since(start))
+	}
+	t.Logf("the slowest of ten took %s", slowest.Round(time.Millisecond))
+	if slowest > time.Second {
+		t.Errorf("a delivery took %s after a reload, want at most 1s", slowest)
+	}
+}
+
+// reload has the running Caddy load what the site is now.
+func (s *deliverySite) reload(t *testing.T) {
+	t.Helper()
+	resp, err := http.Post("http://"+s.admin+"/load", "text/caddyfile", strings.NewReader(s.caddyfile()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
+		t.Fatalf("reload: %s %s", resp.Status, text)
+	}
 }

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
 	"github.com/timguard/timguard/caddymodule"
 	"github.com/timguard/timguard/caddymodule/outbox"
@@ -94,6 +95,9 @@ func cause(err error) error {
 		if he.Err != nil {
 			err = he.Err
 		}
+	}
+	if dial, ok := errors.AsType[reverseproxy.DialError](err); ok {
+		return dial
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op

@@ -147,6 +147,9 @@ func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts i
 	}
 	_, err = tx.JobUpdateFull(ctx, &riverdriver.JobUpdateFullParams{
 		ID: id, AttemptDoUpdate: true, MaxAttemptsDoUpdate: true, MaxAttempts: maxAttempts,
+		// River notes there that a job was cancelled, and would cancel it again after
+		// its next attempt.
+		MetadataDoUpdate: true, Metadata: []byte("{}"),
 	})
 	if err != nil {
 		return d, err

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,4 +83,56 @@ func TestARunningAttemptIsLeftAlone(t *testing.T) {
 			t.Errorf("oldest age %v", age)
 		}
 	})
+}
+
+// A retried callback has all its attempts again, whatever had become of it.
+func TestARetriedCallbackHasAllItsAttempts(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		for _, state := range []outbox.State{outbox.Dead, outbox.Discarded, outbox.Delivered} {
+			t.Run(string(state), func(t *testing.T) {
+				t.Parallel()
+				testRetry(t, driver, state)
+			})
+		}
+	})
+}
+
+func testRetry(t *testing.T, driver string, state outbox.State) {
+	t.Helper()
+	const attempts = 2
+	ctx := context.Background()
+	c := configFor(t, driver)
+	c.maxAttempts = attempts
+	o := mustOpen(t, c)
+	mustPut(t, o, recall("a"))
+	items, err := o.List(ctx, outbox.Filter{})
+	if err != nil || len(items) != 1 {
+		t.Fatal(items, err)
+	}
+	id := items[0].ID
+	if state == outbox.Discarded {
+		if _, err := o.Discard(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var made atomic.Int64
+	var fails atomic.Bool
+	fails.Store(state != outbox.Delivered)
+	mustWork(t, o, func(context.Context, outbox.Attempt) error {
+		made.Add(1)
+		if fails.Load() {
+			return errors.New("no")
+		}
+		return nil
+	})
+	eventually(t, 20*time.Second, string(state), func() bool { return count(t, o, state) == 1 })
+	fails.Store(true)
+	made.Store(0)
+	if d, err := o.Retry(ctx, id, attempts); err != nil || d.Attempt != 0 || d.MaxAttempts != attempts {
+		t.Fatalf("retried as %+v, %v", d, err)
+	}
+	eventually(t, 20*time.Second, "dead after all attempts", func() bool { return count(t, o, outbox.Dead) == 1 })
+	if n := made.Load(); n != attempts {
+		t.Errorf("%d attempts after the retry, want %d", n, attempts)
+	}
 }
