@@ -70,7 +70,7 @@ type StoredCallback struct {
 	Guard    string
 	Request  *http.Request
 	Header   http.Header // of the request, as it came
-	Body     []byte
+	Body     []byte      // not to be kept: Store copies it
 	SdkAppID string
 	Event    callback.Event
 	Signed   bool
