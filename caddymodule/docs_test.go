@@ -96,7 +96,8 @@ func readPage(t *testing.T, path string) *docPage {
 			return ast.WalkContinue, nil
 		}
 		if node.Kind() == ast.KindParagraph {
-			if paragraphs++; paragraphs == 2 {
+			paragraphs++
+			if paragraphs == 2 {
 				p.sentence = p.textOf(node)
 			}
 		}
@@ -350,9 +351,9 @@ func loadBlock(b docBlock) error {
 	}
 }
 
-func indented(text string) string {
+func indented(directives string) string {
 	var b strings.Builder
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(directives) {
 		if line != "\n" {
 			b.WriteByte('\t')
 		}
@@ -361,34 +362,34 @@ func indented(text string) string {
 	return b.String()
 }
 
-func loadCaddyfile(text string) error {
-	if formatted := caddyfile.Format([]byte(text)); !bytes.Equal(formatted, []byte(text)) {
+func loadCaddyfile(config string) error {
+	if formatted := caddyfile.Format([]byte(config)); !bytes.Equal(formatted, []byte(config)) {
 		return fmt.Errorf("caddy fmt would make of it:\n%s", formatted)
 	}
-	config, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), nil)
+	adapted, warnings, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(config), nil)
 	if err != nil {
 		return err
 	}
 	if len(warnings) > 0 {
 		return fmt.Errorf("warnings: %v", warnings)
 	}
-	return loadJSON(config)
+	return loadJSON(adapted)
 }
 
 // loadJSON loads a whole configuration, or that of a handler.
-func loadJSON(text []byte) error {
+func loadJSON(config []byte) error {
 	var is struct{ Handler string }
-	if err := json.Unmarshal(text, &is); err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
+	if err := json.Unmarshal(config, &is); err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
 		return err
 	}
 	if is.Handler != "" {
-		text = fmt.Appendf(nil, `{"apps":{"http":{"servers":{"srv0":{"listen":[":8080"],"routes":[{"handle":[%s]}]}}}}}`, text)
+		config = fmt.Appendf(nil, `{"apps":{"http":{"servers":{"srv0":{"listen":[":8080"],"routes":[{"handle":[%s]}]}}}}}`, config)
 	}
-	var config caddy.Config
-	if err := caddy.StrictUnmarshalJSON(text, &config); err != nil {
+	var whole caddy.Config
+	if err := caddy.StrictUnmarshalJSON(config, &whole); err != nil {
 		return err
 	}
-	return caddy.Validate(&config)
+	return caddy.Validate(&whole)
 }
 
 func TestDocsListTheCommands(t *testing.T) {
