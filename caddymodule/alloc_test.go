@@ -89,3 +89,5 @@ type storing struct{ err error }
 func (storing) Register(*Guard) error { return nil }
 
 func (s storing) Store(context.Context, *StoredCallback) error { return s.err }
+
+func (storing) StoreName() string { return "none" }

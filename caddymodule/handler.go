@@ -161,6 +161,7 @@ func (h *Handler) Validate() error {
 	}
 	h.provisionRules()
 	h.countTokens()
+	h.logStartup()
 	return nil
 }
 
