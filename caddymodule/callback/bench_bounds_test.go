@@ -15,12 +15,12 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// chatMessage is what Tencent posts most often: a message of a group, with Chinese
+// chatMessage is the most frequent kind of callback: a group message, here with Chinese
 // text and three elements.
 const chatMessage = `{"CallbackCommand":"Group.CallbackAfterSendMsg","GroupId":"@TGS#2J4SZEAEL","Type":"Public","From_Account":"jared00","Operator_Account":"admin","Random":2804799576,"MsgSeq":123456,"MsgTime":1490686222,"OnlineOnlyFlag":0,"MsgId":"144115213033478435-1739361321-2512805311","MsgBody":[{"MsgType":"TIMTextElem","MsgContent":{"Text":"大家好，今天下午三点我们在二楼会议室讨论新版本的发布计划，请各位同事提前准备好自己负责的部分，谢谢！多多"}},{"MsgType":"TIMFaceElem","MsgContent":{"Index":6,"Data":"[微笑]"}},{"MsgType":"TIMCustomElem","MsgContent":{"Data":"{\"type\":\"订单\",\"id\":20260314,\"title\":\"第三季度采购单\"}","Desc":"通知。","Ext":"url","Sound":"dingdong.aiff"}}],"CloudCustomData":"{\"messageReply\":{\"version\":1,\"sender\":\"小明\"}}","GroupAtInfo":[{"GroupAtAllFlag":0,"GroupAt_Account":"bob"}],"MsgPriority":"Normal","EventTime":1670574414123}`
 
-// BenchmarkBounds prints how Inspect compares, as medians of ratios: the two that
-// are compared take turns, so that a machine that slows down slows both.
+// BenchmarkBounds compares Inspect with other parsers, as medians of ratios. The two
+// that are compared alternate, so that a slowdown of the machine affects both.
 func BenchmarkBounds(b *testing.B) {
 	b.Run("recall/times faster than encoding/json (at least 3)", func(b *testing.B) {
 		body := []byte(sampleRecall)
@@ -40,7 +40,7 @@ func BenchmarkBounds(b *testing.B) {
 	})
 }
 
-// ratio returns the median of one's time divided by the other's.
+// ratio returns the median of the first function's time divided by the second's.
 func ratio(b *testing.B, one, other func() error) float64 {
 	b.Helper()
 	const rounds = 301
@@ -59,7 +59,7 @@ func ratio(b *testing.B, one, other func() error) float64 {
 		ratios[i] = float64(turn(one, calls)) / float64(turn(other, calls))
 	}
 	slices.Sort(ratios)
-	b.ReportMetric(0, "ns/op") // says nothing here
+	b.ReportMetric(0, "ns/op") // not meaningful
 	return ratios[rounds/2]
 }
 
@@ -70,7 +70,7 @@ func inspecting(body []byte, command string) func() error {
 	}
 }
 
-// walking reads all tokens, with a decoder that is there already.
+// walking reads all tokens, with an existing decoder.
 func walking(body []byte) func() error {
 	reader, dec := new(bytes.Reader), new(jsontext.Decoder)
 	return func() error {
