@@ -135,3 +135,28 @@ func testRetry(t *testing.T, driver string, state outbox.State) {
 		t.Errorf("%d attempts after the retry, want %d", n, attempts)
 	}
 }
+
+func TestFilterNamesHaveNoWildcards(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := mustOpen(t, configFor(t, driver))
+		c := recall("a")
+		c.Consumer = "archive"
+		mustPut(t, o, c)
+		for name, filter := range map[string]outbox.Filter{
+			"guard: %":       {Guard: "%"},
+			"guard: _":       {Guard: "defaul_"},
+			`guard: \`:       {Guard: `\`},
+			"consumer: %":    {Consumer: "%"},
+			"consumer: _":    {Consumer: "archiv_"},
+			`consumer: \`:    {Consumer: `\`},
+			"another prefix": {Guard: "def"},
+		} {
+			if items, err := o.List(context.Background(), filter); err != nil || len(items) != 0 {
+				t.Errorf("%s selects %d, %v", name, len(items), err)
+			}
+		}
+		if items, err := o.List(context.Background(), outbox.Filter{Consumer: "archive"}); err != nil || len(items) != 1 {
+			t.Errorf("consumer: archive selects %d, %v", len(items), err)
+		}
+	})
+}

@@ -54,7 +54,7 @@ func (f Filter) where(timeOf func(column string) string) (string, []any, error) 
 	case Retrying:
 		conditions = append(conditions, "attempt > 0")
 	}
-	like := strings.NewReplacer("_", "\\_")
+	like := strings.NewReplacer(`\`, `\\`, "_", `\_`, "%", `\%`) // for ESCAPE '\'
 	switch {
 	case f.Guard != "" && f.Consumer != "":
 		add("queue = ?", Queue{f.Guard, f.Consumer}.river())
