@@ -139,7 +139,7 @@ func recall(key string) outbox.Callback {
 	}
 }
 
-// put stores the callback and reports whether it is a duplicate.
+// put stores the callbacks and reports whether any is a duplicate.
 func (o *opened) put(ctx context.Context, callbacks ...outbox.Callback) (duplicate bool, err error) {
 	var all []*outbox.Callback
 	for _, c := range callbacks {

@@ -135,7 +135,7 @@ type row struct {
 func (o *Outbox) insert(batch []*put) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("storing panicked: %v", r)
+			err = fmt.Errorf("storing panicked: %T", r) // the value may contain payload
 		}
 	}()
 	if err := o.usable(); err != nil && o.ctx.Err() == nil { // a batch that was gathered before Close is still stored

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -182,9 +183,9 @@ func TestPutConvertsPanicsToErrors(t *testing.T) {
 	t.Parallel()
 	o := mustOpen(t, configFor(t, "sqlite"))
 	good := o.PutClient()
-	o.SetPutClient(&insertions{Client: good, fail: func([]river.InsertManyParams) error { panic("boom") }})
-	if _, err := o.put(context.Background(), recall("a")); err == nil {
-		t.Error("no error")
+	o.SetPutClient(&insertions{Client: good, fail: func([]river.InsertManyParams) error { panic("a payload value") }})
+	if _, err := o.put(context.Background(), recall("a")); err == nil || strings.Contains(err.Error(), "payload") {
+		t.Errorf("error %v, want one without the value", err)
 	}
 	o.PutClient().(*insertions).fail = nil
 	mustPut(t, o, recall("a"))
