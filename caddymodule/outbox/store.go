@@ -43,10 +43,10 @@ type Database struct {
 	// Arguments is an SQL expression for a job's arguments as JSON, without the body.
 	Arguments string
 
-	// Errors is an SQL expression for a job's errors as JSON.
+	// Errors is an expression for a job's errors, as JSON.
 	Errors string
 
-	// Close closes the database.
+	// Close closes it.
 	Close func()
 }
 
