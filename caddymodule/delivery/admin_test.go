@@ -230,7 +230,7 @@ func TestEndToEndDeliveryCommandLineFindsItsServer(t *testing.T) {
 		cmd := timguard(s.dir, append([]string{"tim-callback", "deliveries", "status"}, tt.args...)...)
 		cmd.Dir = tt.dir
 		output, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(output), "using the admin API at "+s.admin+" (from ") || !strings.Contains(string(output), "store sqlite, guards default") {
+		if err != nil || !strings.Contains(string(output), "asking "+s.admin+" (from ") || !strings.Contains(string(output), "store sqlite, guards default") {
 			t.Errorf("%s: %v\n%s", name, err, output)
 		}
 	}

@@ -227,7 +227,7 @@ func (c *adminClient) findAddress() (address string, err error) {
 	if file != "" {
 		from = " (from " + file + ")"
 	}
-	fmt.Fprintf(c.log, "using the admin API at %s%s\n", c.address, from)
+	fmt.Fprintf(c.log, "asking %s%s\n", c.address, from)
 	return c.address, nil
 }
 
