@@ -95,7 +95,7 @@ func TestSendManyPrintsASummary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := regexp.MustCompile(`^20 sent, 20 OK, in \d+\.\d s: \d+ a second\n +20 × 200\nlatency: p50 \d+\.\d ms, p90 \d+\.\d ms, p99 \d+\.\d ms, max \d+\.\d ms\n$`)
+	want := regexp.MustCompile(`^20 sent, 20 OK, in \d+\.\d s: \d+ per second\n +20 × 200\nlatency: p50 \d+\.\d ms, p90 \d+\.\d ms, p99 \d+\.\d ms, max \d+\.\d ms\n$`)
 	if !want.MatchString(output) {
 		t.Errorf("output %q, want %s", output, want)
 	}
@@ -121,17 +121,17 @@ func TestSendManyFailsUnlessEveryAnswerIsOK(t *testing.T) {
 				w.WriteHeader(http.StatusForbidden)
 			}
 			ok(n, w)
-		}, nil, []string{"1 of 10 answers are not OK", "9 × 200", "1 × 403"}},
+		}, nil, []string{"1 of 10 callbacks were not answered OK", "9 × 200", "1 × 403"}},
 		"FAIL": {func(_ int64, w http.ResponseWriter) {
 			_, _ = w.Write(callback.Fail("x").JSON())
-		}, nil, []string{"10 of 10 answers are not OK", "10 × 200", "0 OK"}},
-		"hangs up":          {hangUp, nil, []string{"10 of 10 answers are not OK", "× EOF"}},
-		"too late":          {func(n int64, w http.ResponseWriter) { time.Sleep(50 * time.Millisecond); ok(n, w) }, []string{"--timeout", "5ms"}, []string{"10 of 10 answers are not OK"}},
-		"no worker":         {ok, []string{"--concurrency", "0"}, []string{"--concurrency"}},
-		"negative rate":     {ok, []string{"--rate", "-1"}, []string{"--rate"}},
-		"JSON":              {hangUp, []string{"--json"}, []string{`"sent":10`, `"ok":0`, `"EOF":`}},
-		"nobody listens":    {nil, nil, []string{"10 of 10 answers are not OK", "refused"}},
-		"an URL that is no": {nil, nil, []string{"want one such as"}},
+		}, nil, []string{"10 of 10 callbacks were not answered OK", "10 × 200", "0 OK"}},
+		"hangs up":       {hangUp, nil, []string{"10 of 10 callbacks were not answered OK", "× EOF"}},
+		"too late":       {func(n int64, w http.ResponseWriter) { time.Sleep(50 * time.Millisecond); ok(n, w) }, []string{"--timeout", "5ms"}, []string{"10 of 10 callbacks were not answered OK"}},
+		"no worker":      {ok, []string{"--concurrency", "0"}, []string{"--concurrency"}},
+		"negative rate":  {ok, []string{"--rate", "-1"}, []string{"--rate"}},
+		"JSON":           {hangUp, []string{"--json"}, []string{`"sent":10`, `"ok":0`, `"EOF":`}},
+		"nobody listens": {nil, nil, []string{"10 of 10 callbacks were not answered OK", "refused"}},
+		"not a URL":      {nil, nil, []string{"want a URL such as"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

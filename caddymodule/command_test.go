@@ -50,7 +50,7 @@ func TestCheckExplainsTheFirstFault(t *testing.T) {
 		"position":      {strings.Replace(sample, "130", "4294967296", 1), nil, "at /MsgSeqList/0/MsgSeq, line 8, column 23", true},
 		"missing":       {strings.Replace(sample, `"GroupId"`, `"Other"`, 1), nil, "at /GroupId", true},
 		"empty":         {"", nil, "refused as json", true},
-		"array":         {"[]", nil, "at the top, line 1, column 1", true},
+		"array":         {"[]", nil, "at the top level, line 1, column 1", true},
 		"no command":    {`{"a":1}`, nil, "--command", true},
 		"mismatch":      {sample, []string{"--command", "C2C.CallbackAfterSendMsg"}, "refused as", true},
 		"unknown":       {`{"CallbackCommand":"New.Command"}`, nil, "New.Command is not a known command", false},
@@ -111,7 +111,7 @@ func TestCheckExplainsEveryFaultOfEveryPayload(t *testing.T) {
 		"a payload on each line": {[]string{lines}, []string{
 			lines + ":1: ok: ", lines + ":3: refused", "  at /groupid, line 3, ", lines + ":3: refused", "  at /MsgSeqList/0/MsgSeq, line 3, ", lines + ":3: refused", "  at /GroupId, line 3, ", lines + ":4: ok: ",
 		}, "1 of 3 payloads"},
-		"lines, of which the first is broken": {[]string{broken}, []string{broken + ":1: refused as json", "  at the top, line 1", broken + ":2: ok: "}, "1 of 2 payloads"},
+		"lines, of which the first is broken": {[]string{broken}, []string{broken + ":1: refused as json", "  at the top level, line 1", broken + ":2: ok: "}, "1 of 2 payloads"},
 		"good ones":                           {[]string{one, one}, []string{one + ": ok: ", one + ": ok: "}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -202,7 +202,7 @@ func TestHelpShowsTheNameThatTheBinaryWasCalledBy(t *testing.T) {
 		root := &cobra.Command{Use: "caddy"}
 		parent := &cobra.Command{Use: "tim-callback"}
 		parent.AddCommand(sendCommand())
-		showCalledName(parent)
+		showBinaryName(parent)
 		root.AddCommand(parent)
 		if name == "usage" {
 			parent.Commands()[0].SilenceUsage = false
