@@ -133,6 +133,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
+	h.initTokenCounters()
 	return h.provisionDeliveries(ctx)
 }
 
@@ -158,7 +159,6 @@ func (h *Handler) Validate() error {
 		return err
 	}
 	h.provisionRules()
-	h.initTokenCounters()
 	return nil
 }
 
