@@ -20,8 +20,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// loaded is an endpoint that answers as the function says, given which call it
-// is, and counts how many calls there were, and how many at most at a time.
+// loaded is an endpoint that answers by a function of the number of the request, and
+// records the number of requests, and the maximum of concurrent ones.
 type loaded struct {
 	url             string
 	calls, at, most atomic.Int64
@@ -49,7 +49,7 @@ func ok(_ int64, w http.ResponseWriter) {
 	_, _ = io.WriteString(w, guardtest.OKJSON)
 }
 
-func TestSendManySendsAsManyAsAsked(t *testing.T) {
+func TestSendManySendsTheGivenNumber(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ count, concurrency int }{{2, 1}, {7, 50}, {300, 8}} {
 		t.Run(fmt.Sprintf("%d, %d at a time", tt.count, tt.concurrency), func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestSendManyPrintsASummary(t *testing.T) {
 	}
 }
 
-// Also what goes wrong names neither the token nor the Sign.
+// Errors must not contain the token or the Sign.
 func TestSendManyFailsUnlessEveryAnswerIsOK(t *testing.T) {
 	t.Parallel()
 	hangUp := func(_ int64, w http.ResponseWriter) {
@@ -172,7 +172,7 @@ func TestSendCanSendEveryCommand(t *testing.T) {
 
 func TestCommandsListsTheWholeTable(t *testing.T) {
 	t.Parallel()
-	output, err := run(t, commandsCommand(), "", []string{}...) // with none at all it takes those of the process
+	output, err := run(t, commandsCommand(), "", []string{}...) // nil would use the arguments of the process
 	if err != nil {
 		t.Fatal(err)
 	}
