@@ -202,7 +202,7 @@ var nameFormat = regexp.MustCompile(`^[a-z0-9]+(?:[_-]?[a-z0-9]+)*$`)
 // checkName rejects names that are not valid for guards.
 func checkName(name string) error {
 	if len(name) > 64 || !nameFormat.MatchString(name) {
-		return fmt.Errorf("name %q: want up to 64 lower-case letters and digits, with single - or _ between them", name)
+		return fmt.Errorf("name %q: want up to 64 lower-case letters and digits, in words joined by single - or _", name)
 	}
 	return nil
 }
