@@ -16,8 +16,11 @@ import (
 	"github.com/timguard/timguard"
 )
 
+// version is timguard's. packaging/build sets that of the package.
+var version = timguard.Version
+
 func main() {
 	caddy.CustomBinaryName = strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
-	caddy.CustomVersion = "timguard v" + timguard.Version + " on Caddy" // Caddy appends its version
+	caddy.CustomVersion = "timguard v" + version + " on Caddy" // Caddy appends its version
 	caddycmd.Main()
 }
