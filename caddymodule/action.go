@@ -25,6 +25,9 @@ type action struct {
 	// check rejects a rule that makes no sense, given the rules before it. May be nil.
 	check func(r Rule, earlier []Rule) error
 
+	// forwards says that the next handlers get the callback, as a rule.
+	forwards bool
+
 	// serve does it.
 	serve func(h *Handler, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error
 

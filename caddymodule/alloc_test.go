@@ -33,9 +33,9 @@ func (d discarding) WriteHeader(int)             {}
 func TestWhatTheGuardAllocatesForARequest(t *testing.T) {
 	body := recallBody(t)
 	target := "/callback?" + guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, time.Now()))
-	reads := caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
-		_, err := io.Copy(io.Discard, r.Body)
-		return err
+	answers := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		answering(w, r)
+		return nil
 	})
 	// allocations is what a request costs that the handler serves, of which the
 	// test itself makes some.
@@ -54,20 +54,40 @@ func TestWhatTheGuardAllocatesForARequest(t *testing.T) {
 			}
 		})
 	}
-	without := allocations(reads)
-	for action, most := range map[string]float64{
-		// For both the call, its body and what restores it, two of its event, the Sign,
-		// and what shows it.
-		actionAck:     16, // and the headers of the answer
-		actionForward: 14,
+	without := allocations(answers)
+	forward := Rule{Commands: []string{callback.RecallCommand}, Action: actionForward}
+	with := func(verdict string) Rule {
+		rule := forward
+		rule.Fallback = &Fallback{Verdict: verdict}
+		return rule
+	}
+	for name, tt := range map[string]struct {
+		rule Rule
+		most float64
+	}{
+		// All have the call, two for its event, the Sign, and what shows it.
+		"ack":     {Rule{Action: actionAck}, 11},     // and the headers of the answer
+		"forbid":  {Rule{Action: actionForbid}, 14},  // and the answer
+		"deliver": {Rule{Action: actionDeliver}, 17}, // and what is handed to the store, and the time that it has
+		"forward": {forward, 14},                     // and the body, and what restores it
+		// As forward, and a timer, a context, a request with it, and what holds the answer.
+		"fallback allow":   {with(verdictAllow), 29},
+		"fallback deliver": {with(verdictDeliver), 32}, // and the headers as they came
 	} {
-		h := provisioned(t, &Handler{
-			Apps:  []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}},
-			Rules: []Rule{{Commands: []string{callback.RecallCommand}, Action: action}},
-		})
-		guarded := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return h.ServeHTTP(w, r, reads) })
-		if got := allocations(guarded) - without; got > most {
-			t.Errorf("%s: got %v allocations more than without the guard, want at most %v", action, got, most)
+		h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}, Rules: []Rule{forward}})
+		h.known[callback.RecallCommand], h.deliveries = &tt.rule, storing{}
+		guarded := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error { return h.ServeHTTP(w, r, answers) })
+		if got := allocations(guarded) - without; got > tt.most {
+			t.Errorf("%s: got %v allocations more than without the guard, want at most %v", name, got, tt.most)
 		}
 	}
 }
+
+// storing stores nothing, or fails to.
+type storing struct{ err error }
+
+func (storing) Register(*Guard) error { return nil }
+
+func (s storing) Store(context.Context, *StoredCallback) error { return s.err }
+
+func (storing) StoreName() string { return "none" }

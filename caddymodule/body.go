@@ -24,17 +24,9 @@ type body struct {
 	err   error
 	took  time.Duration // to arrive
 
+	room   *room    // that bytes is in; nil if it is in memory of its own
 	reader inMemory // of bytes, for the handlers that follow
 }
-
-// Room for a body is made as it comes, so that a client cannot reserve much more
-// memory than it sends: at first for firstRead bytes, then for growth times what
-// has come, but never for more than it declared. Doubling would make three times
-// the garbage for the large ones.
-const (
-	firstRead = 4 << 10
-	growth    = 16
-)
 
 // longestBlank is the longest body that the console's URL check can have: two
 // braces and some white space.
@@ -57,7 +49,7 @@ func (b *body) read(r *http.Request, limit int64) error {
 	return nil
 }
 
-// readUpTo reads until the body ends or is longer than limit, and restores it.
+// readUpTo reads until the body ends or is longer than limit.
 func (b *body) readUpTo(r *http.Request, limit int64) error {
 	if r.Body == nil {
 		b.whole = true
@@ -67,7 +59,6 @@ func (b *body) readUpTo(r *http.Request, limit int64) error {
 	b.err = b.readFrom(r, limit)
 	b.took = time.Since(start)
 	b.whole = b.err == nil && int64(len(b.bytes)) <= limit
-	b.restore(r)
 	if b.err != nil {
 		return unreadable(b.err)
 	}
@@ -80,13 +71,13 @@ func (b *body) readFrom(r *http.Request, limit int64) error {
 	if r.ContentLength >= 0 {
 		want = min(want, r.ContentLength)
 	}
-	b.bytes = make([]byte, 0, min(want, firstRead))
 	for int64(len(b.bytes)) < want {
-		if have := len(b.bytes); have == cap(b.bytes) {
-			b.bytes = append(make([]byte, 0, min(want, int64(have)*growth)), b.bytes...)
+		have := len(b.bytes)
+		if have == cap(b.bytes) {
+			b.grow()
 		}
-		n, err := r.Body.Read(b.bytes[len(b.bytes):cap(b.bytes)])
-		b.bytes = b.bytes[:len(b.bytes)+n]
+		n, err := r.Body.Read(b.bytes[have:min(int64(cap(b.bytes)), want)])
+		b.bytes = b.bytes[:have+n]
 		if err != nil && (err != io.EOF || r.ContentLength > int64(len(b.bytes))) {
 			return err
 		}
@@ -95,6 +86,31 @@ func (b *body) readFrom(r *http.Request, limit int64) error {
 		}
 	}
 	return nil
+}
+
+// grow moves what has come to a larger room.
+func (b *body) grow() {
+	smaller := b.room
+	b.room = takeRoom(len(b.bytes))
+	b.bytes = append(b.room.bytes[:0], b.bytes...)
+	smaller.free()
+}
+
+// keep moves the body to memory of its own, which those who get it may read for as
+// long as they want: a proxy may still send it when its backend has answered.
+func (b *body) keep() {
+	b.bytes = bytes.Clone(b.bytes)
+	b.room.free()
+	b.room = nil
+}
+
+// release ends the use of the body's room, if it was not kept or restored.
+func (b *body) release() {
+	if b.room != nil {
+		b.bytes = nil
+		b.room.free()
+		b.room = nil
+	}
 }
 
 // isBlank reports whether the body is empty or {}, white space aside. Of a body that
@@ -111,11 +127,15 @@ func (b *body) isBlank(r *http.Request) bool {
 // touched reports whether any of the body was asked for.
 func (b *body) touched() bool { return b.whole || b.err != nil || b.bytes != nil }
 
-// restore gives the request a body like the one that was read. Of one that is in
-// memory it also sets the length: otherwise the proxy behind would send it chunked,
-// wait for a 100 Continue that already came, or could not send it again over a fresh
-// connection.
+// restore gives the request a body like the one that was read, for handlers that
+// get the request. Of one that is in memory it also sets the length: otherwise the
+// proxy behind would send it chunked, wait for a 100 Continue that already came, or
+// could not send it again over a fresh connection.
 func (b *body) restore(r *http.Request) {
+	if r.Body == nil || !b.touched() {
+		return
+	}
+	b.room = nil // nobody knows how long the handlers read in it
 	if !b.whole {
 		r.Body = rest{io.MultiReader(bytes.NewReader(b.bytes), &failing{r.Body, b.err}), r.Body}
 		return

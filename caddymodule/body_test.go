@@ -140,6 +140,7 @@ func TestBodyIsGivenBackAsItWas(t *testing.T) {
 			r := newPost(t, "", struct{ io.Reader }{strings.NewReader(text)})
 			var b body
 			_ = b.read(r, limit)
+			b.restore(r)
 			if got, err := io.ReadAll(r.Body); err != nil || string(got) != text {
 				t.Errorf("read %q and %v, want %q", got, err, text)
 			}
@@ -150,6 +151,7 @@ func TestBodyIsGivenBackAsItWas(t *testing.T) {
 		r := newPost(t, "", io.MultiReader(strings.NewReader("01"), iotest.ErrReader(io.ErrUnexpectedEOF)))
 		var b body
 		_ = b.read(r, 100)
+		b.restore(r)
 		if got, err := io.ReadAll(r.Body); !errors.Is(err, io.ErrUnexpectedEOF) || string(got) != "01" {
 			t.Errorf("read %q and %v, want 01 and %v", got, err, io.ErrUnexpectedEOF)
 		}
@@ -161,6 +163,7 @@ func TestBodyIsGivenBackAsItWas(t *testing.T) {
 		r.Header = http.Header{"Expect": {"100-continue"}, "Content-Length": {"20", "77"}}
 		var b body
 		_ = b.read(r, 100)
+		b.restore(r)
 		if r.ContentLength != 20 || !slices.Equal(r.Header["Content-Length"], []string{"20"}) || r.TransferEncoding != nil || r.Header.Get("Expect") != "" {
 			t.Errorf("ContentLength %d, TransferEncoding %v, headers %v", r.ContentLength, r.TransferEncoding, r.Header)
 		}
@@ -196,6 +199,7 @@ func TestBodyCanBeSentAgain(t *testing.T) {
 		if err := read.read(r, 10); err != nil {
 			t.Fatal(err)
 		}
+		read.restore(r)
 		r.URL.Scheme, r.URL.Host = "http", b.address()
 		fuse.Store(breaks)
 		resp, err := transport.RoundTrip(r)

@@ -5,6 +5,7 @@ package caddymodule
 
 import (
 	"bufio"
+	"bytes"
 	"flag"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,67 +30,14 @@ import (
 
 var (
 	costRounds   = flag.Int("timguard.rounds", 9, "rounds of BenchmarkCost")
-	costRequests = flag.Int("timguard.requests", 6000, "small requests in each round of BenchmarkCost, for each kind; a quarter of that large ones")
+	costRequests = flag.Int("timguard.requests", 6000, "small requests in each round of BenchmarkCost, for each kind; a quarter of that large ones, and of those that are stored")
+	costMarkdown = flag.Bool("timguard.table", false, "print what BenchmarkCost found as one table in Markdown")
 )
 
 // costTurn is how many requests of one kind come in a row, a quarter of that if
 // they are large: so few that when the machine gets slower all kinds do. A round
 // has so many turns that each kind pays for the garbage that it makes.
 const costTurn = 300
-
-// costKind is one thing to measure: what a site does with a request.
-type costKind struct {
-	name     string
-	baseline string // the kind to divide by
-	handlers string // of the site, as JSON
-	addr     string
-}
-
-const (
-	costToken = "xxxxyyyy"
-	costProxy = `{"handler":"reverse_proxy","upstreams":[{"dial":"%s"}]}`
-	costReply = `{"handler":"static_response","status_code":200,"headers":{"Content-Type":["application/json"]},"body":"{\"ActionStatus\":\"OK\",\"ErrorInfo\":\"\",\"ErrorCode\":0}"}`
-	costGuard = `{"handler":"tim_callback","apps":[{"sdk_app_id":"1400000000"%s}],"rules":[{"commands":["after"],"action":"%s"}]}`
-)
-
-func costKinds(backend string) []costKind {
-	proxy := fmt.Sprintf(costProxy, backend)
-	guard := func(tokens, action string) string { return fmt.Sprintf(costGuard, tokens, action) }
-	const tokens, open = `,"tokens":["` + costToken + `"]`, `,"unsigned":true`
-	return []costKind{
-		{name: "proxy", handlers: proxy},
-		{name: "guarded", baseline: "proxy", handlers: guard(open, "forward") + "," + proxy},
-		{name: "guarded+Sign", baseline: "proxy", handlers: guard(tokens, "forward") + "," + proxy},
-		{name: "buffered+Sign", baseline: "proxy", handlers: guard(tokens, "forward") + "," + strings.Replace(proxy, `"upstreams"`, `"request_buffers":1048576,"upstreams"`, 1)},
-		{name: "respond", handlers: costReply},
-		{name: "ack", baseline: "respond", handlers: guard(open, "ack")},
-		{name: "ack+Sign", baseline: "respond", handlers: guard(tokens, "ack")},
-	}
-}
-
-// costConfig gives each kind a server of its own.
-func costConfig(tb testing.TB, kinds []costKind) string {
-	tb.Helper()
-	var handlers []string
-	for _, kind := range kinds {
-		handlers = append(handlers, kind.handlers)
-	}
-	config, addresses := processServers(tb, handlers...)
-	for i := range kinds {
-		kinds[i].addr = addresses[i]
-	}
-	return config
-}
-
-// costBody is a real payload of about that many bytes.
-func costBody(size int) (command string, body []byte) {
-	if size < 1000 {
-		return callback.RecallCommand, []byte(`{"CallbackCommand":"Group.CallbackAfterRecallMsg","Operator_Account":"admin","Type":"Community","GroupId":"1213456","MsgSeqList":[{"MsgSeq":130}],"TopicId":"@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic","EventTime":"1670574414123"}`)
-	}
-	command = "C2C.CallbackAfterSendMsg"
-	text := strings.Repeat("The quick brown fox jumps over the lazy dog. ", size/45)
-	return command, []byte(strings.Replace(string(callback.Sample(command)), "red packet", text, 1))
-}
 
 // costRequest is the request as bytes, to be sent many times within the window.
 // It is signed for all kinds, because Tencent signs for those who do not check too.
@@ -154,8 +103,15 @@ func (all costClients) drive(tb testing.TB, request []byte, n int) []time.Durati
 	return latencies
 }
 
+// drive makes every request another event: one that came before is stored no
+// second time.
 func (c costClient) drive(request []byte, n int) (took []time.Duration, err error) {
+	request = bytes.Clone(request)
+	eventTime := request[max(0, bytes.LastIndex(request, []byte(costTime))):]
 	for range n {
+		if len(eventTime) < len(request) {
+			copy(eventTime, strconv.FormatInt(costEvents.Add(1), 10))
+		}
 		start := time.Now()
 		if _, err := c.Write(request); err != nil {
 			return nil, err
@@ -173,6 +129,11 @@ func (c costClient) drive(request []byte, n int) (took []time.Duration, err erro
 	return took, nil
 }
 
+// costEvents is the EventTime of the last request.
+var costEvents atomic.Int64
+
+func init() { costEvents.Store(time.Now().UnixMilli()) }
+
 // costSample is one round of one kind, per request.
 type costSample struct {
 	micros, allocs, rps, p50, p99 float64
@@ -180,71 +141,128 @@ type costSample struct {
 
 // BenchmarkCost prints what the guard adds to a request. It measures the CPU
 // time of a Caddy in a process of its own, in which the kinds take turns, and
-// prints each figure with the median of its ratios to the baseline, round by round.
+// prints each figure with the median of its ratios to another kind's, round by
+// round. The table of the documentation is made by
+//
+//	go test -run '^$' -bench Cost -benchtime 1x ./caddymodule -timguard.rounds 21 -timguard.table
 func BenchmarkCost(b *testing.B) {
-	backend := httptest.NewServer(http.HandlerFunc(answering))
-	defer backend.Close()
-	kinds := costKinds(strings.TrimPrefix(backend.URL, "http://"))
-	for _, size := range []int{230, 64 << 10} {
-		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
-			samples := make(map[string][]costSample)
+	backend := new(costBackend)
+	server := httptest.NewServer(backend)
+	defer server.Close()
+	kinds := costKinds(strings.TrimPrefix(server.URL, "http://"))
+	var runs []costRun
+	for _, payload := range costPayloads(b) {
+		b.Run(payload.name, func(b *testing.B) {
+			run := costRun{payload, kinds, make(map[string][]costSample)}
 			for range *costRounds {
-				measureCosts(b, kinds, size, samples)
+				run.measure(b, backend)
 			}
-			printCosts(b, kinds, samples, size)
+			run.report(b)
+			runs = append(runs, run)
+			if !*costMarkdown {
+				run.print(os.Stderr)
+			}
 		})
+	}
+	if *costMarkdown {
+		printMarkdown(os.Stdout, kinds, runs)
 	}
 }
 
-// measureCosts adds one round to the samples. It has a process to itself, because
-// one may be some percent faster at one thing than the next.
-func measureCosts(b *testing.B, kinds []costKind, size int, samples map[string][]costSample) {
+// costBackend answers OK, and knows how often.
+type costBackend struct{ answered atomic.Int64 }
+
+func (b *costBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	answering(w, r)
+	b.answered.Add(1)
+}
+
+// costRun is what was measured with one payload.
+type costRun struct {
+	payload costPayload
+	kinds   []costKind
+	samples map[string][]costSample // by kind, round by round
+}
+
+// measure adds one round to the samples. It has a process to itself, because one
+// may be some percent faster at one thing than the next.
+func (run *costRun) measure(b *testing.B, backend *costBackend) {
 	b.Helper()
-	command, body := costBody(size)
-	const connections = 4
-	n := costTurn
-	if size > 1000 {
-		n /= 4
+	var handlers []string
+	for _, kind := range run.kinds {
+		handlers = append(handlers, kind.handlers)
 	}
-	server := startProcess(b, costConfig(b, kinds))
+	config, addresses := processServers(b, handlers...)
+	server := startProcess(b, config)
 	defer server.stop()
-	sums := make([]costSum, len(kinds))
-	defer func() {
-		for _, sum := range sums {
-			sum.clients.close()
+	sums := make([]costSum, len(run.kinds))
+	const connections = 4
+	for i, kind := range run.kinds {
+		sums[i] = costSum{server: server, backend: backend, kind: kind, clients: connect(b, addresses[i], connections), turn: costTurn}
+		defer sums[i].clients.close()
+		if kind.stores || len(run.payload.after.body) > 1000 {
+			sums[i].turn /= 4
 		}
-	}()
-	for i, kind := range kinds {
-		sums[i].clients = connect(b, kind.addr, connections)
-		sums[i].clients.drive(b, costRequest(command, body), 2*n) // warms up
+		sums[i].add(b, run.payload.of(kind), 2*sums[i].turn) // warms up
+		sums[i].forget()
 	}
 	for range max(1, *costRequests/costTurn) {
 		// In a fixed order it would always be the same kinds that pay for the garbage.
-		for _, i := range rand.Perm(len(kinds)) { //nolint:gosec // an order need not be unguessable
-			sums[i].add(b, server, costRequest(command, body), n)
+		for _, i := range rand.Perm(len(run.kinds)) { //nolint:gosec // an order need not be unguessable
+			sums[i].add(b, run.payload.of(run.kinds[i]), sums[i].turn)
 		}
 	}
-	for i, kind := range kinds {
-		samples[kind.name] = append(samples[kind.name], sums[i].sample())
+	for _, sum := range sums {
+		run.samples[sum.kind.name] = append(run.samples[sum.kind.name], sum.sample())
 	}
 }
 
 // costSum is what one kind used in one round.
 type costSum struct {
-	clients   costClients
+	server  *process
+	backend *costBackend
+	kind    costKind
+	clients costClients
+	turn    int // requests in a row
+
 	cpu, wall time.Duration
 	mallocs   uint64
 	latencies []time.Duration
 }
 
-func (s *costSum) add(tb testing.TB, server *process, request []byte, n int) {
+func (s *costSum) forget() { s.cpu, s.wall, s.mallocs, s.latencies = 0, 0, 0, nil }
+
+func (s *costSum) add(tb testing.TB, c costCallback, n int) {
 	tb.Helper()
-	before, start := server.ask(askNothing), time.Now()
-	s.latencies = append(s.latencies, s.clients.drive(tb, request, n)...)
+	request := costRequest(c.command, c.body)
+	answered := s.backend.answered.Load()
+	before, start := s.server.ask(askNothing), time.Now()
+	took := s.clients.drive(tb, request, n)
+	s.latencies = append(s.latencies, took...)
 	s.wall += time.Since(start)
-	after := server.ask(askNothing)
+	if s.kind.stores {
+		s.settle(tb, answered+int64(len(took)))
+	}
+	after := s.server.ask(askNothing)
 	s.cpu += after.CPU - before.CPU
 	s.mallocs += after.Mallocs - before.Mallocs
+}
+
+// settle waits until the backend has answered what was stored, and that is noted.
+func (s *costSum) settle(tb testing.TB, answered int64) {
+	tb.Helper()
+	for deadline := time.Now().Add(time.Minute); s.backend.answered.Load() < answered; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			tb.Fatalf("%s: %d callbacks are still stored", s.kind.name, answered-s.backend.answered.Load())
+		}
+	}
+	for used := time.Duration(0); ; time.Sleep(50 * time.Millisecond) {
+		now := s.server.ask(askNothing).CPU
+		if now-used < 2*time.Millisecond {
+			return
+		}
+		used = now
+	}
 }
 
 // sample returns the round's figures for one request.
@@ -265,45 +283,88 @@ func median(values []float64) float64 {
 	return values[len(values)/2]
 }
 
-func printCosts(b *testing.B, kinds []costKind, samples map[string][]costSample, size int) {
+// costFigures are the columns of a run's table.
+var costFigures = []struct {
+	name string
+	of   func(costSample) float64
+}{
+	{"CPU µs", costSample.cpu},
+	{"allocs", func(s costSample) float64 { return s.allocs }},
+	{"req/s", func(s costSample) float64 { return s.rps }},
+	{"p50 µs", func(s costSample) float64 { return s.p50 }},
+	{"p99 µs", func(s costSample) float64 { return s.p99 }},
+}
+
+func (s costSample) cpu() float64 { return s.micros }
+
+// figure returns the median of a kind's figure.
+func (run *costRun) figure(kind string, of func(costSample) float64) float64 {
+	var all []float64
+	for _, s := range run.samples[kind] {
+		all = append(all, of(s))
+	}
+	return median(all)
+}
+
+// ratio returns the median of a kind's figure divided by another kind's.
+func (run *costRun) ratio(kind, other string, of func(costSample) float64) float64 {
+	var all []float64
+	for i, s := range run.samples[kind] {
+		all = append(all, of(s)/of(run.samples[other][i]))
+	}
+	return median(all)
+}
+
+// report gives the ratios of CPU time to the benchmark.
+func (run *costRun) report(b *testing.B) {
 	b.Helper()
-	figures := []struct {
-		name string
-		of   func(costSample) float64
-	}{
-		{"CPU µs", func(s costSample) float64 { return s.micros }},
-		{"allocs", func(s costSample) float64 { return s.allocs }},
-		{"req/s", func(s costSample) float64 { return s.rps }},
-		{"p50 µs", func(s costSample) float64 { return s.p50 }},
-		{"p99 µs", func(s costSample) float64 { return s.p99 }},
-	}
-	var table strings.Builder
-	fmt.Fprintf(&table, "\n%d bytes      ", size)
-	for _, f := range figures {
-		fmt.Fprintf(&table, "%9s  ratio", f.name)
-	}
-	for _, kind := range kinds {
-		fmt.Fprintf(&table, "\n%-14s", kind.name)
-		for _, f := range figures {
-			var own, ratios []float64
-			for i, s := range samples[kind.name] {
-				own = append(own, f.of(s))
-				if kind.baseline != "" {
-					ratios = append(ratios, f.of(s)/f.of(samples[kind.baseline][i]))
-				}
-			}
-			fmt.Fprintf(&table, "%9.1f", median(own))
-			if kind.baseline == "" {
-				table.WriteString("      -")
-				continue
-			}
-			ratio := median(ratios)
-			fmt.Fprintf(&table, "  %5.3f", ratio)
-			if f.name == "CPU µs" {
-				b.ReportMetric(ratio, kind.name+"/"+kind.baseline)
-			}
+	unit := strings.NewReplacer(", ", "+", " ", "-")
+	for _, kind := range run.kinds {
+		for _, other := range kind.against {
+			b.ReportMetric(run.ratio(kind.name, other, costSample.cpu), unit.Replace(kind.name+"/"+other))
 		}
 	}
 	b.ReportMetric(0, "ns/op") // says nothing here
-	fmt.Fprintln(os.Stderr, table.String())
+}
+
+// print writes all figures, each with its ratio to the first kind to compare with.
+func (run *costRun) print(w io.Writer) {
+	fmt.Fprintf(w, "\n%-27s", run.payload.name)
+	for _, f := range costFigures {
+		fmt.Fprintf(w, "%9s  ratio", f.name)
+	}
+	for _, kind := range run.kinds {
+		fmt.Fprintf(w, "\n%-27s", kind.name)
+		for _, f := range costFigures {
+			fmt.Fprintf(w, "%9.1f", run.figure(kind.name, f.of))
+			if len(kind.against) == 0 {
+				fmt.Fprint(w, "      -")
+				continue
+			}
+			fmt.Fprintf(w, "  %5.3f", run.ratio(kind.name, kind.against[0], f.of))
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+// printMarkdown writes the CPU time of all kinds, and what it is of others'.
+func printMarkdown(w io.Writer, kinds []costKind, runs []costRun) {
+	fmt.Fprint(w, "\n| Site |")
+	for _, run := range runs {
+		fmt.Fprintf(w, " %s |", run.payload.name)
+	}
+	fmt.Fprint(w, "\n|---|", strings.Repeat("---|", len(runs)))
+	for _, kind := range kinds {
+		fmt.Fprintf(w, "\n| %s |", kind.name)
+		for _, run := range runs {
+			fmt.Fprintf(w, " %.0f µs |", run.figure(kind.name, costSample.cpu))
+		}
+		for _, other := range kind.against {
+			fmt.Fprintf(w, "\n| %s ÷ %s |", kind.name, other)
+			for _, run := range runs {
+				fmt.Fprintf(w, " %.2f |", run.ratio(kind.name, other, costSample.cpu))
+			}
+		}
+	}
+	fmt.Fprintln(w)
 }

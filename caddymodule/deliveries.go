@@ -30,6 +30,9 @@ type Deliveries interface {
 	// Store returns once the callback is on stable storage: in one commit for the
 	// guard's own backend, if it is asked to, and for each of the consumers.
 	Store(ctx context.Context, c *StoredCallback) error
+
+	// StoreName returns the name of the store's module.
+	StoreName() string
 }
 
 // Guard is a tim_callback handler that may store callbacks.
@@ -70,7 +73,7 @@ type StoredCallback struct {
 	Guard    string
 	Request  *http.Request
 	Header   http.Header // of the request, as it came
-	Body     []byte
+	Body     []byte      // not to be kept: Store copies it
 	SdkAppID string
 	Event    callback.Event
 	Signed   bool

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -85,8 +86,8 @@ func (r Rule) checkFallback(earlier []Rule) error {
 	return nil
 }
 
-// returnGrace is how long a handler whose time is up may take to return before the
-// connection is closed with the answer.
+// returnGrace is how long a handler whose time is up may take to return before it is
+// answered without it, and the connection closed.
 const returnGrace = 10 * time.Millisecond
 
 // forwardOrFallback forwards the callback, and answers what the rule's fallback
@@ -108,53 +109,51 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call,
 	fault func(*HeldAnswer) error, answerInstead func(error),
 ) {
-	ctx, cancel := context.WithDeadline(r.Context(), c.start.Add(c.rule.deadline()))
+	deadline := c.start.Add(c.rule.deadline())
+	ctx, cancel := context.WithDeadline(r.Context(), deadline)
 	defer cancel()
-	answer := NewHeldAnswer(w.Header().Clone())
-	done := make(chan struct{})
-	var failed error // of the attempt, once it is done
+	answer := holdAnswer(w)
+	defer answer.forget()
 	// An answer that is to be looked into must not be compressed.
 	r.Header.Set("Accept-Encoding", "identity")
-	go func() {
-		defer close(done)
-		failed = h.attempt(func() error { return next.ServeHTTP(answer, r.WithContext(ctx)) })
-	}()
 
-	var err error
-	returned := false
-	select {
-	case <-done:
-		returned = true
-		if err = failed; err == nil {
-			err = fault(answer)
+	// Whoever takes the turn answers, and nobody else touches w until he has done.
+	var taken atomic.Bool
+	answered := make(chan struct{})
+	overdue := time.AfterFunc(time.Until(deadline), func() {
+		time.Sleep(returnGrace)
+		if taken.CompareAndSwap(false, true) {
+			defer close(answered)
+			_ = h.attempt(func() error { return answerOverdue(w, r, answerInstead) })
 		}
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	if err == nil {
-		answer.release(w)
+	})
+	err := h.attempt(func() error { return next.ServeHTTP(answer, r.WithContext(ctx)) })
+	overdue.Stop()
+	if !taken.CompareAndSwap(false, true) {
+		<-answered
 		return
 	}
-	if !returned {
-		returned = waitBriefly(done)
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // also if it answered then
+		err = ctx.Err()
+	case err == nil:
+		err = fault(answer)
 	}
-	if !returned && r.ProtoMajor == 1 {
-		w.Header().Set("Connection", "close") // the next call must not wait behind this one
+	if err != nil {
+		answerInstead(err)
+		return
 	}
-	answerInstead(err)
-	if !returned {
-		_ = http.NewResponseController(w).Flush()
-		<-done // it uses the request, which is the server's again when we return
-	}
+	answer.release(w)
 }
 
-func waitBriefly(done <-chan struct{}) bool {
-	select {
-	case <-done:
-		return true
-	case <-time.After(returnGrace):
-		return false
+// answerOverdue answers while the next handler does not return. Until it does, the
+// server neither ends the answer nor reads the next call from the connection.
+func answerOverdue(w http.ResponseWriter, r *http.Request, answerInstead func(error)) error {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close") // the next call must not wait behind this one
 	}
+	answerInstead(context.DeadlineExceeded)
+	return http.NewResponseController(w).Flush()
 }
 
 // attempt calls handlers. A panic in one, which the server would end the

@@ -708,7 +708,7 @@ func TestFaultsReloadsUnderLoad(t *testing.T) {
 		answering(w, r)
 	}))
 	t.Cleanup(b.Close)
-	config, addresses := processServers(t, fmt.Sprintf(costGuard, `,"tokens":["`+guardtest.Token+`"]`, actionForward)+","+fmt.Sprintf(costProxy, b.Listener.Addr()))
+	config, addresses := processServers(t, costGuard(defaultName, guardtest.Token, `"commands":["after"],"action":"forward"`)+","+fmt.Sprintf(costProxy, b.Listener.Addr()))
 	p := startProcess(t, config)
 	u := p.until(func(usage) bool { return true })
 

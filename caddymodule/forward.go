@@ -18,9 +18,10 @@ const actionForward = "forward"
 
 func init() {
 	registerAction(actionForward, action{
-		options: []string{"copy", "deadline", "fallback"},
-		check:   Rule.checkFallback,
-		serve:   (*Handler).forward,
+		options:  []string{"copy", "deadline", "fallback"},
+		check:    Rule.checkFallback,
+		forwards: true,
+		serve:    (*Handler).forward,
 	})
 	registerOption("deadline", option{
 		given:     func(r *Rule) bool { return r.Deadline != 0 },
@@ -45,10 +46,11 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return next.ServeHTTP(w, r)
 }
 
-// prepare removes from the request what is not for the backend, or would make it
-// read the callback otherwise. A callback that is forwarded although it is rejected
-// keeps what it came with.
+// prepare restores the request's body, and removes what is not for the backend, or
+// would make it read the callback otherwise. A callback that is forwarded although it
+// is rejected keeps what it came with.
 func (h *Handler) prepare(r *http.Request, c *call) {
+	c.body.restore(r)
 	delete(r.Header, attemptHeader) // only a delivery has these
 	delete(r.Header, consumerHeader)
 	if c.rejection == nil {

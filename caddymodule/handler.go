@@ -161,6 +161,7 @@ func (h *Handler) Validate() error {
 	}
 	h.provisionRules()
 	h.countTokens()
+	h.logStartup()
 	return nil
 }
 
@@ -211,6 +212,7 @@ func checkName(name string) error {
 // ServeHTTP judges the callback, records what it found, and does what its rule says.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	c := h.judge(r)
+	defer c.body.release()
 	h.record(r, c)
 	action, ok := actions[c.action]
 	if !ok {

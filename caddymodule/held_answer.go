@@ -21,10 +21,27 @@ type HeldAnswer struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
+	room   *room // that body begins in; may be nil
 }
 
 // NewHeldAnswer returns an answer that has the headers already.
 func NewHeldAnswer(header http.Header) *HeldAnswer { return &HeldAnswer{header: header} }
+
+// holdAnswer returns one that is to be passed on to w. It must be forgotten, after
+// the handlers that write it have returned.
+func holdAnswer(w http.ResponseWriter) *HeldAnswer {
+	a := NewHeldAnswer(w.Header().Clone())
+	a.room = takeRoom(0)
+	a.body = *bytes.NewBuffer(a.room.bytes[:0])
+	return a
+}
+
+// forget ends the use of the answer's room. A handler that goes on writing after it
+// has returned does so in no other's answer.
+func (a *HeldAnswer) forget() {
+	a.body = bytes.Buffer{}
+	a.room.free()
+}
 
 // Header implements http.ResponseWriter.
 func (a *HeldAnswer) Header() http.Header { return a.header }

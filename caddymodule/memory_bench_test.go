@@ -226,7 +226,7 @@ func measureMemory(tb testing.TB, loads []memoryLoad) {
 	backend := httptest.NewServer(http.HandlerFunc(answering))
 	tb.Cleanup(backend.Close)
 	proxy := fmt.Sprintf(costProxy, strings.TrimPrefix(backend.URL, "http://"))
-	guarded := fmt.Sprintf(costGuard, `,"tokens":["`+costToken+`"]`, actionForward) + "," + proxy
+	guarded := costGuard(defaultName, costToken, `"commands":["after"],"action":"forward"`) + "," + proxy
 	var table strings.Builder
 	fmt.Fprintf(&table, "\n%-15s %6s  %-9s  %-23s  %-23s  %s", "load", "conns", "site",
 		"heap MiB before/peak/after", "RSS MiB before/peak/after", "kB a connection")

@@ -19,7 +19,7 @@ func init() {
 
 // reject refuses the callback with the status of the reason: with a FAIL answer, or
 // by an error for the site's error routes.
-func (h *Handler) reject(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler, c *call) error {
+func (h *Handler) reject(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler, c *call) error {
 	switch c.rejection.Reason {
 	case callback.ReasonMethod:
 		w.Header().Set("Allow", http.MethodPost)
@@ -27,6 +27,7 @@ func (h *Handler) reject(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Han
 		w.Header().Set("Accept-Encoding", "identity")
 	}
 	if h.Rejections == rejectionsHandleErrors {
+		c.body.restore(r)
 		return caddyhttp.Error(c.statusCode(), c.rejection)
 	}
 	c.answer(w, c.statusCode(), callback.Fail(c.rejection.Error()).JSON())

@@ -5,6 +5,7 @@ package callback
 
 import (
 	"bytes"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"io"
@@ -17,7 +18,9 @@ import (
 
 // chatMessage is what Tencent posts most often: a message of a group, with Chinese
 // text and three elements.
-const chatMessage = `{"CallbackCommand":"Group.CallbackAfterSendMsg","GroupId":"@TGS#2J4SZEAEL","Type":"Public","From_Account":"jared00","Operator_Account":"admin","Random":2804799576,"MsgSeq":123456,"MsgTime":1490686222,"OnlineOnlyFlag":0,"MsgId":"144115213033478435-1739361321-2512805311","MsgBody":[{"MsgType":"TIMTextElem","MsgContent":{"Text":"大家好，今天下午三点我们在二楼会议室讨论新版本的发布计划，请各位同事提前准备好自己负责的部分，谢谢！多多"}},{"MsgType":"TIMFaceElem","MsgContent":{"Index":6,"Data":"[微笑]"}},{"MsgType":"TIMCustomElem","MsgContent":{"Data":"{\"type\":\"订单\",\"id\":20260314,\"title\":\"第三季度采购单\"}","Desc":"通知。","Ext":"url","Sound":"dingdong.aiff"}}],"CloudCustomData":"{\"messageReply\":{\"version\":1,\"sender\":\"小明\"}}","GroupAtInfo":[{"GroupAtAllFlag":0,"GroupAt_Account":"bob"}],"MsgPriority":"Normal","EventTime":1670574414123}`
+//
+//go:embed testdata/message.json
+var chatMessage string
 
 // BenchmarkBounds prints how Inspect compares, as medians of ratios: the two that
 // are compared take turns, so that a machine that slows down slows both.

@@ -58,10 +58,10 @@ func (s *scanner) string() []byte {
 	start := s.at
 	for s.at++; ; {
 		s.at += bytes.IndexByte(s.body[s.at:], '"') + 1
-		inside := s.body[start+1 : s.at-1]
-		if !bytes.HasSuffix(inside, []byte(`\`)) {
+		if s.body[s.at-2] != '\\' {
 			return s.body[start:s.at]
 		}
+		inside := s.body[start+1 : s.at-1]
 		if backslashes := len(inside) - len(bytes.TrimRight(inside, `\`)); backslashes%2 == 0 {
 			return s.body[start:s.at] // else the quote is escaped
 		}

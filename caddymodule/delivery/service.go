@@ -208,6 +208,9 @@ func (s *Service) Register(g *caddymodule.Guard) error {
 	return nil
 }
 
+// StoreName implements [caddymodule.Deliveries].
+func (s *Service) StoreName() string { return s.name }
+
 // queuesOf returns the queues of a guard: its own, and one for each consumer.
 func queuesOf(g *caddymodule.Guard) []outbox.Queue {
 	queues := []outbox.Queue{{Guard: g.Name}}
