@@ -1,21 +1,21 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package timguard registers the tim_callback modules with Caddy. It exists so
-// that xcaddy's --with can name the root of the module:
+// Package timguard registers all timguard modules with Caddy. It allows building with
+// xcaddy by the path of the Go module:
 //
 //	xcaddy build --with github.com/timguard/timguard
 //
-// The modules themselves live below: a Caddy with package caddymodule alone is a
-// guard that stores nothing.
+// The modules are in the packages that it imports. A Caddy with only the package
+// caddymodule has the guard, but does not store callbacks.
 package timguard
 
 import (
 	_ "github.com/timguard/timguard/caddymodule"                   // the guard
 	_ "github.com/timguard/timguard/caddymodule/delivery"          // deliveries
-	_ "github.com/timguard/timguard/caddymodule/delivery/postgres" // a store
-	_ "github.com/timguard/timguard/caddymodule/delivery/sqlite"   // the default store
+	_ "github.com/timguard/timguard/caddymodule/delivery/postgres" // optional store
+	_ "github.com/timguard/timguard/caddymodule/delivery/sqlite"   // default store
 )
 
-// Version is timguard's, without the v of its tag.
+// Version is the version of timguard, without the v of the tag.
 const Version = "0.1.0"

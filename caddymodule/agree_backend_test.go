@@ -21,16 +21,15 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// reading is what a backend says that it read of a request, in every way that its
-// language offers.
+// reading is what a backend read from a request, in every way that its language offers.
 type reading struct {
 	Parameters map[string]map[string]any `json:"parameters"`
 	Payloads   map[string]map[string]any `json:"payloads"`
 }
 
-// TestEndToEndBackendsReadWhatTheGuardJudged posts payloads that are good, but a
-// form or another payload to who goes by their Content-Type, to endpoints in four
-// languages behind the guard.
+// TestEndToEndBackendsReadWhatTheGuardJudged posts valid payloads to endpoints in four
+// languages behind the guard, with Content-Types by which some would be read as a form
+// or as another payload.
 func TestEndToEndBackendsReadWhatTheGuardJudged(t *testing.T) {
 	const inside = `&SdkAppid=666&CallbackCommand=Evil&GroupId=evil&Operator_Account=evil&Sign=evil&[SdkAppid]=666&`
 	backends := map[string]string{
@@ -60,7 +59,7 @@ func TestEndToEndBackendsReadWhatTheGuardJudged(t *testing.T) {
 	}
 }
 
-// genuineContentTypes may come from Tencent, and are passed on.
+// genuineContentTypes are those that Tencent may send. They are passed on.
 var genuineContentTypes = []string{
 	"", "application/json", "application/json; charset=utf-8", "application/json;charset=UTF-8", `application/json; charset="utf-8"`,
 	"text/plain", "text/plain; charset=utf-8", "Application/JSON",
@@ -74,8 +73,8 @@ var hostileContentTypes = []string{
 	"application/json; charset=utf-8; charset=utf-7", "application/json;boundary=x", "text/html", "text/json", "application/vnd.tencent+json", "application/json; charset=\"utf-8", "application/json; charset=utf8;", "application/xml", "application/octet-stream", "x", "/",
 }
 
-// wantReading fails unless every way of reading found the payload that was sent,
-// and no protocol parameter but those of the query.
+// wantReading fails the test unless every way of reading found the payload that was
+// sent, and no protocol parameters except those of the query.
 func wantReading(t *testing.T, got response, body, command string) {
 	t.Helper()
 	var read reading
@@ -104,7 +103,7 @@ func wantReading(t *testing.T, got response, body, command string) {
 	}
 }
 
-// goBackend reads with FormValue, and with encoding/json.
+// goBackend reads with FormValue and encoding/json.
 func goBackend(t *testing.T) (address string) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -126,8 +125,8 @@ func goBackend(t *testing.T) (address string) {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// startBackend runs a backend that prints its port and ends with its input. It
-// returns no address if the language is not installed and not demanded.
+// startBackend runs a backend that prints its port, and exits at the end of its input. It
+// returns "" if the language is not installed and not required.
 func startBackend(t *testing.T, command ...string) (address string) {
 	t.Helper()
 	if !installed(t, command[0]) {
@@ -158,7 +157,7 @@ func startBackend(t *testing.T, command ...string) (address string) {
 	return net.JoinHostPort("127.0.0.1", strings.TrimSpace(port))
 }
 
-// requireInterpreters demands that every language is installed.
+// requireInterpreters fails tests if a language is not installed.
 const requireInterpreters = "TIMGUARD_REQUIRE_INTERPRETERS"
 
 func installed(t *testing.T, command string) bool {
@@ -170,7 +169,7 @@ func installed(t *testing.T, command string) bool {
 	return err == nil
 }
 
-// phpBackend runs PHP's own server, whose requests fill $_POST and $_REQUEST.
+// phpBackend runs PHP's built-in server, which populates $_POST and $_REQUEST.
 func phpBackend(t *testing.T) (address string) {
 	t.Helper()
 	if !installed(t, "php") {

@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// answer writes the guard's own answer.
+// answer writes an answer of the guard itself.
 func (c *call) answer(w http.ResponseWriter, status int, answer []byte) {
 	header := w.Header()
 	header.Set("Content-Type", "application/json")
@@ -17,5 +17,5 @@ func (c *call) answer(w http.ResponseWriter, status int, answer []byte) {
 		header.Set("Connection", "close")
 	}
 	w.WriteHeader(status)
-	_, _ = w.Write(answer) //nolint:gosec // JSON; a caller that has gone needs no answer
+	_, _ = w.Write(answer) //nolint:gosec // JSON; an error means that the caller is gone
 }

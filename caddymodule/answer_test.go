@@ -14,8 +14,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// The header directive replaces in the values that it finds.
-func TestAnAnswerIsItsOwnWhateverWasDoneToEarlierOnes(t *testing.T) {
+// The header directive may modify header values in place.
+func TestAnswersDoNotShareHeaderValues(t *testing.T) {
 	t.Parallel()
 	everywhere := headers.HeaderOps{Replace: map[string][]headers.Replacement{
 		"Content-Type":   {{Search: "json", Replace: "problem"}},

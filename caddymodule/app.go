@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -18,48 +19,52 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// App is an app whose callbacks are let in.
+// App is an app whose callbacks are accepted.
 type App struct {
-	// SDKAppID of the app in Tencent's console: a decimal number, as a string.
+	// The SDKAppID of the app in Tencent's console: a decimal number, as a string. It
+	// may be a placeholder, like the tokens.
 	SdkAppID AppID `json:"sdk_app_id,omitempty"`
 
-	// The authentication tokens of the app's callbacks in Tencent's console. Any of
-	// them may have made a callback's Sign, so that a token can be rotated.
-	// Placeholders such as `{env.TOKEN}` and `{file./run/secrets/token}` are
-	// replaced when the configuration loads, and must have a value then.
+	// The authentication tokens of the app's callbacks in Tencent's console. A callback
+	// is accepted if its Sign was made with any of them, so a token can be rotated
+	// without downtime. Placeholders such as `{env.TOKEN}` and
+	// `{file./run/secrets/token}` are replaced when the configuration is loaded, and
+	// must have a value then.
 	Tokens []string `json:"tokens,omitempty"`
 
-	// Whether the app has no token on purpose. Then anybody who knows the URL and
-	// the app's ID is let in. An app that has neither tokens nor this does not load.
+	// Whether the app intentionally has no token. If so, requests from anybody who
+	// knows the URL and the app's ID are accepted. Required if there are no tokens, so
+	// that an empty variable cannot disable authentication.
 	Unsigned bool `json:"unsigned,omitempty"`
 
-	// Unexported, because Caddy's trace log prints exported fields.
+	// These are unexported because Caddy's trace log prints exported fields.
 	id       string
-	verifier *callback.Verifier // nil without tokens
-	secrets  []string           // the tokens, without placeholders; the first signs deliveries
+	verifier *callback.Verifier // nil if there are no tokens
+	secrets  []string           // the tokens with placeholders replaced; the first one signs deliveries
 }
 
-// AppID is an SDKAppID, or a placeholder of one.
+// AppID is an SDKAppID in decimal, or a placeholder for one.
 type AppID string
 
-// UnmarshalJSON reads a string. It rejects a number by saying what to write.
+// UnmarshalJSON implements [json.Unmarshaler]. It accepts only strings; for a number,
+// the error shows the string to write.
 func (id *AppID) UnmarshalJSON(b []byte) error {
 	if len(b) > 0 && b[0] != '"' {
 		if number := bytes.TrimSpace(b); appIDFormat.Match(number) {
 			return fmt.Errorf("sdk_app_id is the number %s: write it as a string, \"%s\"", number, number)
 		}
-		return fmt.Errorf("sdk_app_id: want a string, such as \"1400000000\"")
+		return errors.New(`sdk_app_id: want a string, such as "1400000000"`)
 	}
 	return json.Unmarshal(b, (*string)(id))
 }
 
 var appIDFormat = regexp.MustCompile(`^[1-9]\d{0,19}$`)
 
-// isPlaceholder reports whether the whole text is one placeholder.
+// isPlaceholder reports whether s is a single placeholder.
 func isPlaceholder(s string) bool { return len(s) > 2 && s[0] == '{' && s[len(s)-1] == '}' }
 
-// check rejects settings that make no sense, given the apps before it. What it
-// says repeats no text that may be a token in the wrong place.
+// check rejects invalid settings. earlier are the apps before this one. Errors do not
+// contain text that may be a misplaced token.
 func (a App) check(earlier []App) error {
 	switch {
 	case !appIDFormat.MatchString(string(a.SdkAppID)) && !isPlaceholder(string(a.SdkAppID)):
@@ -77,15 +82,15 @@ func (a App) check(earlier []App) error {
 	return nil
 }
 
-// provision replaces placeholders. Its errors name the placeholder, which is the
-// place of a secret, never a secret.
+// provision replaces placeholders and sets up the verifier. Errors may contain the name
+// of a placeholder, but never a secret.
 func (a *App) provision(window time.Duration) (err error) {
 	repl := caddy.NewReplacer()
 	if a.id, err = repl.ReplaceOrErr(string(a.SdkAppID), true, true); err != nil {
-		return fmt.Errorf("app %s: %w%s", a.SdkAppID, err, ofRunningServer)
+		return fmt.Errorf("app %s: %w%s", a.SdkAppID, err, placeholderHint)
 	}
 	if a.id != string(a.SdkAppID) && !appIDFormat.MatchString(a.id) {
-		return fmt.Errorf("app %s: its value is no SDKAppID, which is decimal", a.SdkAppID)
+		return fmt.Errorf("app %s: the value is not an SDKAppID in decimal", a.SdkAppID)
 	}
 	if len(a.Tokens) == 0 {
 		return nil
@@ -97,19 +102,19 @@ func (a *App) provision(window time.Duration) (err error) {
 	return err
 }
 
-// ofRunningServer ends errors about a placeholder without a value.
-const ofRunningServer = "; what counts are the environment and the files of the running server: " +
-	"a reload cannot bring it a new variable"
+// placeholderHint is appended to errors about a placeholder without a value.
+const placeholderHint = "; it must have a value in the environment or files of the running server: " +
+	"a reload cannot add environment variables"
 
 func resolveTokens(repl *caddy.Replacer, tokens []string) ([]string, error) {
 	var resolved []string
 	for i, token := range tokens {
 		value, err := repl.ReplaceOrErr(token, true, true)
 		if err != nil && isPlaceholder(token) {
-			return nil, fmt.Errorf("token %d has no value: %w%s", i+1, err, ofRunningServer)
+			return nil, fmt.Errorf("token %d has no value: %w%s", i+1, err, placeholderHint)
 		}
-		if err != nil { // the error would show a part of what may be the token
-			return nil, fmt.Errorf("token %d: what stands in braces in it has no value; write \\{ for a brace of its own", i+1)
+		if err != nil { // err may contain a part of the token
+			return nil, fmt.Errorf("token %d contains a placeholder without a value; write \\{ for a literal brace", i+1)
 		}
 		if value == "" {
 			return nil, fmt.Errorf("token %d is empty", i+1)
@@ -119,7 +124,7 @@ func resolveTokens(repl *caddy.Replacer, tokens []string) ([]string, error) {
 	return resolved, nil
 }
 
-// provisionApps prepares the apps, and the verifier of all their tokens.
+// provisionApps sets up the apps, and the console check with all their tokens.
 func (h *Handler) provisionApps() error {
 	h.apps = make(map[string]*App, len(h.Apps))
 	var tokens, unsigned []string
@@ -138,8 +143,8 @@ func (h *Handler) provisionApps() error {
 		}
 	}
 	if len(unsigned) > 0 {
-		h.logger.Warn("apps have no token: whoever knows the URL and an SdkAppid can post any callback; "+
-			"switch authentication on in the console and give the token", zap.Strings("sdk_app_ids", unsigned))
+		h.logger.Warn("apps without a token accept any callback from anybody who knows the URL; "+
+			"enable authentication in the console and configure the token", zap.Strings("sdk_app_ids", unsigned))
 	}
 	return h.provisionConsoleCheck(tokens)
 }

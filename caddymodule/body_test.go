@@ -25,7 +25,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// untouchable is a body that fails the test when it is read.
+// untouchable is a body that fails the test if it is read.
 type untouchable struct{ t *testing.T }
 
 func (u untouchable) Read([]byte) (int, error) {
@@ -40,7 +40,7 @@ func newPost(t *testing.T, query string, body io.Reader) *http.Request {
 	return httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/callback?"+query, body)
 }
 
-// provisioned returns a handler that is set up as Caddy does it.
+// provisioned returns a handler after Provision and Validate.
 func provisioned(t *testing.T, h *Handler) *Handler {
 	t.Helper()
 	if err := provision(t, h); err != nil {
@@ -49,7 +49,7 @@ func provisioned(t *testing.T, h *Handler) *Handler {
 	return h
 }
 
-func TestNothingIsReadBeforeAppAndSignAreGood(t *testing.T) {
+func TestBodyIsNotReadBeforeAppAndSignAreVerified(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	for name, tt := range map[string]struct {
@@ -131,7 +131,7 @@ func TestBodyIsReadUpToTheLimit(t *testing.T) {
 	}
 }
 
-func TestBodyIsGivenBackAsItWas(t *testing.T) {
+func TestBodyIsRestored(t *testing.T) {
 	t.Parallel()
 	const text = "0123456789abcdefghij"
 	for name, limit := range map[string]int64{"whole": 100, "in part": 5} {
@@ -183,7 +183,7 @@ func (b breaking) Write(p []byte) (int, error) {
 	return b.Conn.Write(p)
 }
 
-// GetBody is what lets a transport repeat a POST of which nothing was written.
+// With GetBody, a transport can retry a POST if nothing was written yet.
 func TestBodyCanBeSentAgain(t *testing.T) {
 	t.Parallel()
 	b := newBackend(t)

@@ -16,48 +16,47 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "tim-callback",
-		Short: "Works with callbacks of Tencent Cloud Chat (IM)",
+		Short: "Tools for callbacks of Tencent Cloud Chat (IM)",
 		Long: `
-Tools for the tim_callback handler: they send signed callbacks to a URL, and
-print and check payloads without one.`,
+Tools for the tim_callback handler, which send signed callbacks to a URL, and
+print and check payloads.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(sendCommand(), checkCommand(), sampleCommand(), commandsCommand())
 			for _, newCommand := range subcommands {
 				cmd.AddCommand(newCommand())
 			}
-			showCalledName(cmd)
+			showBinaryName(cmd)
 		},
 	})
 }
 
 var subcommands []func() *cobra.Command
 
-// RegisterSubcommand adds a command below tim-callback. It is for the init functions
-// of packages that build on this one.
+// RegisterSubcommand adds a subcommand to tim-callback. It must be called by the init
+// function of a package.
 func RegisterSubcommand(newCommand func() *cobra.Command) {
 	subcommands = append(subcommands, newCommand)
 }
 
-// showCalledName makes help and usage of the command, and of those below it, show
-// the name that the binary was called by, which need not be caddy.
-func showCalledName(cmd *cobra.Command) {
+// showBinaryName makes help and usage of the command and its subcommands show the name
+// of the binary, which is not necessarily caddy.
+func showBinaryName(cmd *cobra.Command) {
 	help, usage := cmd.HelpFunc(), cmd.UsageFunc()
-	name := func(root *cobra.Command) {
-		called := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
-		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: called}
+	setName := func(root *cobra.Command) {
+		name := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: name}
 	}
 	cmd.SetHelpFunc(func(c *cobra.Command, args []string) {
-		name(c.Root())
+		setName(c.Root())
 		help(c, args)
 	})
 	cmd.SetUsageFunc(func(c *cobra.Command) error {
-		name(c.Root())
+		setName(c.Root())
 		return usage(c)
 	})
 }
 
-// Subcommand returns a command whose errors are one line: usage is for those who
-// ask for it.
+// Subcommand returns a command that does not print its usage with every error.
 func Subcommand(use, short, long string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long, Args: args, RunE: run,

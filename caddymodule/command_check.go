@@ -22,10 +22,10 @@ import (
 func checkCommand() *cobra.Command {
 	var c checker
 	cmd := Subcommand("check FILE...|- [--command <command>] [--lines] [--json]", "Checks payloads and explains every fault", `
-Checks callbacks' payloads against the schemas of their commands, as the guard
-does, and explains every fault with its path and position. Each file holds one
-payload, or one on each line; - is standard input. Exits with 1 if the guard
-would refuse any of them.`,
+Checks payloads of callbacks against the schemas of their commands, as the guard
+does, and explains every fault with its path and position. A file contains one
+payload, or one per line; - is standard input. Exits with 1 if the guard would
+refuse any payload.`,
 		cobra.MinimumNArgs(1), func(cmd *cobra.Command, args []string) error {
 			c.out = cmd.OutOrStdout()
 			c.named = len(args) > 1
@@ -38,10 +38,10 @@ would refuse any of them.`,
 					return err
 				}
 			}
-			return c.outcome()
+			return c.err()
 		})
-	cmd.Flags().StringVar(&c.command, "command", "", "the CallbackCommand of the query (default: what the payload says)")
-	cmd.Flags().BoolVar(&c.lines, "lines", false, "take each line for a payload (default: if the first one is one, or the file's name ends with .jsonl or .ndjson)")
+	cmd.Flags().StringVar(&c.command, "command", "", "the CallbackCommand of the query (default: that of the payload)")
+	cmd.Flags().BoolVar(&c.lines, "lines", false, "check each line as a payload (default: if the first line is valid JSON, or the file name ends with .jsonl or .ndjson)")
 	cmd.Flags().BoolVar(&c.asJSON, "json", false, "print each result as a line of JSON")
 	return cmd
 }
@@ -53,20 +53,20 @@ func readFileOrStdin(cmd *cobra.Command, name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// checker checks one payload after the other.
+// checker checks payloads and prints the results.
 type checker struct {
 	command       string
 	lines, asJSON bool
-	named         bool // the results, by their files
+	named         bool // print the file name with each result
 	out           io.Writer
 
 	checked, refused int
 }
 
-// checkResult is the outcome of one check, as --json prints it.
+// checkResult is the result for a payload, as printed with --json.
 type checkResult struct {
 	File    string         `json:"file"`
-	Line    int            `json:"line,omitempty"` // of a file with a payload on each
+	Line    int            `json:"line,omitempty"` // only for files with one payload per line
 	OK      bool           `json:"ok"`
 	Command string         `json:"command,omitempty"`
 	Class   callback.Class `json:"class,omitempty"`
@@ -74,7 +74,7 @@ type checkResult struct {
 	Faults  []checkFault   `json:"faults,omitempty"`
 }
 
-// checkFault is one thing for which the guard would refuse a payload.
+// checkFault is a fault in a payload, which the guard would refuse.
 type checkFault struct {
 	Reason callback.Reason `json:"reason"`
 	Path   string          `json:"path,omitempty"`
@@ -84,7 +84,7 @@ type checkFault struct {
 }
 
 func (c *checker) checkText(name string, text []byte) error {
-	if !c.lines && !onLines(name, text) {
+	if !c.lines && !hasLines(name, text) {
 		return c.check(checkResult{File: name}, text, 1)
 	}
 	c.named = true
@@ -99,8 +99,8 @@ func (c *checker) checkText(name string, text []byte) error {
 	return nil
 }
 
-// onLines reports whether a text seems to have a payload on each line.
-func onLines(name string, text []byte) bool {
+// hasLines reports whether the text seems to contain one payload per line.
+func hasLines(name string, text []byte) bool {
 	if slices.Contains([]string{".jsonl", ".ndjson"}, filepath.Ext(name)) {
 		return true
 	}
@@ -108,7 +108,7 @@ func onLines(name string, text []byte) bool {
 	return len(rest) > 0 && jsontext.Value(first).IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 }
 
-// check checks the body of a result, which begins on that line of its file.
+// check checks a body that begins on the given line of its file, and prints the result.
 func (c *checker) check(result checkResult, body []byte, firstLine int) error {
 	if result.Command = c.command; result.Command == "" {
 		result.Command = commandIn(body)
@@ -125,12 +125,12 @@ func (c *checker) check(result checkResult, body []byte, firstLine int) error {
 			Column: len(before) - bytes.LastIndexByte(before, '\n'),
 		})
 	}
-	meant := callback.Slip(result.Command)
+	suggestion := callback.Slip(result.Command)
 	if len(result.Faults) == 0 && result.Command == "" {
-		return errors.New("the payload names no CallbackCommand: give the query's with --command")
+		return errors.New("the payload has no CallbackCommand: give that of the query with --command")
 	}
-	if len(result.Faults) == 0 && meant != "" {
-		return fmt.Errorf("%s is not a known command: did you mean %s?", callback.Printable(result.Command), meant)
+	if len(result.Faults) == 0 && suggestion != "" {
+		return fmt.Errorf("%s is not a known command: did you mean %s?", callback.Printable(result.Command), suggestion)
 	}
 	result.OK = len(result.Faults) == 0
 	c.checked++
@@ -140,8 +140,8 @@ func (c *checker) check(result checkResult, body []byte, firstLine int) error {
 	return c.print(result)
 }
 
-// commandIn returns the command that a payload claims, empty if there is none
-// before the first fault.
+// commandIn returns the CallbackCommand of a payload, or "" if there is none before the
+// first syntax error.
 func commandIn(body []byte) string {
 	for dec := jsontext.NewDecoder(bytes.NewReader(body)); ; {
 		token, err := dec.ReadToken()
@@ -176,20 +176,20 @@ func (c *checker) print(r checkResult) error {
 	case r.OK && r.Known:
 		fmt.Fprintf(c.out, "%sok: %s (%s)\n", where, r.Command, r.Class)
 	case r.OK:
-		fmt.Fprintf(c.out, "%sok: strict JSON; %s is not a known command, so that nothing more was checked\n", where, callback.Printable(r.Command))
+		fmt.Fprintf(c.out, "%sok: strict JSON; %s is not a known command, so nothing else was checked\n", where, callback.Printable(r.Command))
 	}
 	return nil
 }
 
 func orRoot(path string) string {
 	if path == "" {
-		return "the top"
+		return "the top level"
 	}
 	return path
 }
 
-// outcome returns an error if a payload is bad.
-func (c *checker) outcome() error {
+// err returns an error if any payload would be refused.
+func (c *checker) err() error {
 	switch {
 	case c.refused == 0:
 		return nil

@@ -17,9 +17,9 @@ import (
 func commandsCommand() *cobra.Command {
 	var asJSON bool
 	cmd := Subcommand("commands [--json]", "Lists the known callback commands", `
-Lists every callback command that timguard knows, with its class, its family and
-the codes that forbid it; with --json also the fields of its payload. Commands
-without fields are checked as strict JSON only.`,
+Lists all known callback commands, with their class, their family and the codes
+that forbid them; with --json, also the fields of their payloads. Payloads of
+commands without fields are only checked as strict JSON.`,
 		cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
 			if asJSON {
 				enc := json.NewEncoder(cmd.OutOrStdout())

@@ -21,19 +21,19 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// load is how many callbacks are sent, and how fast.
+// load says how many callbacks are sent, and how fast.
 type load struct {
 	count       int
 	concurrency int
-	rate        float64 // a second; 0 is as fast as can be
+	rate        float64 // per second; 0 is unlimited
 }
 
-// loadResult sums up the answers, as --json prints it. Latencies are of the
-// calls that got an answer.
+// loadResult summarizes the answers, as printed with --json. The latencies are those of
+// requests that were answered.
 type loadResult struct {
 	Sent      int            `json:"sent"`
 	OK        int            `json:"ok"`
-	Statuses  map[string]int `json:"statuses"` // by status, or the error in place of one
+	Statuses  map[string]int `json:"statuses"` // by status, or by error if there was no answer
 	Seconds   float64        `json:"seconds"`
 	PerSecond float64        `json:"per_second"`
 	Millis    latencies      `json:"milliseconds"`
@@ -55,7 +55,7 @@ func (l *load) run(cmd *cobra.Command, s *sender, asJSON bool) error {
 		return err
 	}
 	if result.OK < result.Sent {
-		return fmt.Errorf("%d of %d answers are not OK", result.Sent-result.OK, result.Sent)
+		return fmt.Errorf("%d of %d callbacks were not answered OK", result.Sent-result.OK, result.Sent)
 	}
 	return nil
 }
@@ -140,7 +140,7 @@ func (r *loadResult) print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(r)
 	}
-	fmt.Fprintf(w, "%d sent, %d OK, in %.1f s: %.0f a second\n", r.Sent, r.OK, r.Seconds, r.PerSecond)
+	fmt.Fprintf(w, "%d sent, %d OK, in %.1f s: %.0f per second\n", r.Sent, r.OK, r.Seconds, r.PerSecond)
 	for _, status := range slices.Sorted(maps.Keys(r.Statuses)) {
 		fmt.Fprintf(w, "  %6d × %s\n", r.Statuses[status], status)
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// loaded is an endpoint that answers as the function says, given which call it
-// is, and counts how many calls there were, and how many at most at a time.
+// loaded is an endpoint that answers by a function of the number of the request, and
+// records the number of requests, and the maximum of concurrent ones.
 type loaded struct {
 	url             string
 	calls, at, most atomic.Int64
@@ -49,7 +49,7 @@ func ok(_ int64, w http.ResponseWriter) {
 	_, _ = io.WriteString(w, guardtest.OKJSON)
 }
 
-func TestSendManySendsAsManyAsAsked(t *testing.T) {
+func TestSendManySendsTheGivenNumber(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ count, concurrency int }{{2, 1}, {7, 50}, {300, 8}} {
 		t.Run(fmt.Sprintf("%d, %d at a time", tt.count, tt.concurrency), func(t *testing.T) {
@@ -95,13 +95,13 @@ func TestSendManyPrintsASummary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := regexp.MustCompile(`^20 sent, 20 OK, in \d+\.\d s: \d+ a second\n +20 × 200\nlatency: p50 \d+\.\d ms, p90 \d+\.\d ms, p99 \d+\.\d ms, max \d+\.\d ms\n$`)
+	want := regexp.MustCompile(`^20 sent, 20 OK, in \d+\.\d s: \d+ per second\n +20 × 200\nlatency: p50 \d+\.\d ms, p90 \d+\.\d ms, p99 \d+\.\d ms, max \d+\.\d ms\n$`)
 	if !want.MatchString(output) {
 		t.Errorf("output %q, want %s", output, want)
 	}
 }
 
-// Also what goes wrong names neither the token nor the Sign.
+// Errors must not contain the token or the Sign.
 func TestSendManyFailsUnlessEveryAnswerIsOK(t *testing.T) {
 	t.Parallel()
 	hangUp := func(_ int64, w http.ResponseWriter) {
@@ -121,17 +121,17 @@ func TestSendManyFailsUnlessEveryAnswerIsOK(t *testing.T) {
 				w.WriteHeader(http.StatusForbidden)
 			}
 			ok(n, w)
-		}, nil, []string{"1 of 10 answers are not OK", "9 × 200", "1 × 403"}},
+		}, nil, []string{"1 of 10 callbacks were not answered OK", "9 × 200", "1 × 403"}},
 		"FAIL": {func(_ int64, w http.ResponseWriter) {
 			_, _ = w.Write(callback.Fail("x").JSON())
-		}, nil, []string{"10 of 10 answers are not OK", "10 × 200", "0 OK"}},
-		"hangs up":          {hangUp, nil, []string{"10 of 10 answers are not OK", "× EOF"}},
-		"too late":          {func(n int64, w http.ResponseWriter) { time.Sleep(50 * time.Millisecond); ok(n, w) }, []string{"--timeout", "5ms"}, []string{"10 of 10 answers are not OK"}},
-		"no worker":         {ok, []string{"--concurrency", "0"}, []string{"--concurrency"}},
-		"negative rate":     {ok, []string{"--rate", "-1"}, []string{"--rate"}},
-		"JSON":              {hangUp, []string{"--json"}, []string{`"sent":10`, `"ok":0`, `"EOF":`}},
-		"nobody listens":    {nil, nil, []string{"10 of 10 answers are not OK", "refused"}},
-		"an URL that is no": {nil, nil, []string{"want one such as"}},
+		}, nil, []string{"10 of 10 callbacks were not answered OK", "10 × 200", "0 OK"}},
+		"hangs up":       {hangUp, nil, []string{"10 of 10 callbacks were not answered OK", "× EOF"}},
+		"too late":       {func(n int64, w http.ResponseWriter) { time.Sleep(50 * time.Millisecond); ok(n, w) }, []string{"--timeout", "5ms"}, []string{"10 of 10 callbacks were not answered OK"}},
+		"no worker":      {ok, []string{"--concurrency", "0"}, []string{"--concurrency"}},
+		"negative rate":  {ok, []string{"--rate", "-1"}, []string{"--rate"}},
+		"JSON":           {hangUp, []string{"--json"}, []string{`"sent":10`, `"ok":0`, `"EOF":`}},
+		"nobody listens": {nil, nil, []string{"10 of 10 callbacks were not answered OK", "refused"}},
+		"not a URL":      {nil, nil, []string{"want a URL such as"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -172,7 +172,7 @@ func TestSendCanSendEveryCommand(t *testing.T) {
 
 func TestCommandsListsTheWholeTable(t *testing.T) {
 	t.Parallel()
-	output, err := run(t, commandsCommand(), "", []string{}...) // with none at all it takes those of the process
+	output, err := run(t, commandsCommand(), "", []string{}...) // nil would use the arguments of the process
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,8 +13,8 @@ import (
 
 func sampleCommand() *cobra.Command {
 	return Subcommand("sample <command>", "Prints a payload of a command", `
-Prints a sample payload of a known command, on one line as on the wire, with
-every field that the guard knows. Sent by send, or edited for check.`,
+Prints a sample payload of a known command on one line, with all fields that the
+guard knows. It can be edited, and then sent with send or checked with check.`,
 		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
 			if err := checkKnown(args[0]); err != nil {
 				return err
@@ -29,8 +29,8 @@ func checkKnown(command string) error {
 	if _, known := callback.Lookup(command); known {
 		return nil
 	}
-	if meant := callback.Slip(command); meant != "" {
-		return fmt.Errorf("%s is not a known command: did you mean %s?", command, meant)
+	if suggestion := callback.Slip(command); suggestion != "" {
+		return fmt.Errorf("%s is not a known command: did you mean %s?", command, suggestion)
 	}
-	return fmt.Errorf("%s is not a known command: tim-callback commands lists them", command)
+	return fmt.Errorf("%s is not a known command: list them with tim-callback commands", command)
 }

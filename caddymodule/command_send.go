@@ -26,16 +26,16 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// sender sends callbacks as Tencent does.
+// sender sends callbacks like Tencent.
 type sender struct {
 	url     string
 	app     string
 	token   string
 	command string
-	body    []byte        // a sample of the command if nil
+	body    []byte        // if nil, a sample of the command
 	age     time.Duration // of RequestTime
 	client  http.Client
-	began   time.Time
+	start   time.Time
 	sent    atomic.Int64
 }
 
@@ -46,14 +46,14 @@ func sendCommand() *cobra.Command {
 	var l load
 	cmd := Subcommand("send URL [--app <sdk_app_id>] [--token <token>] [--command <command>] [--body FILE|-] [--count <n>] [--concurrency <n>] [--rate <n>] [--age <duration>] [--timeout <duration>] [--insecure] [--json]",
 		"Sends signed callbacks to a URL", `
-Sends a callback to a URL as Tencent does, signed if there is a token, and
-prints the answer. With --count it sends many, shows its progress on a terminal,
-and prints the answers and latencies. Exits with 1 if an answer is not OK.
+Sends a callback to a URL like Tencent, signed if there is a token, and prints the
+answer. With --count, sends several, and prints a summary of the answers and
+latencies. Exits with 1 if any answer is not OK.
 
 The token may be a placeholder such as {env.TOKEN} or {file./run/secrets/token},
 which keeps it out of the process list.`,
 		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) (err error) {
-			s.url, s.began = args[0], time.Now()
+			s.url, s.start = args[0], time.Now()
 			if s.token, err = caddy.NewReplacer().ReplaceOrErr(s.token, true, true); err != nil {
 				return fmt.Errorf("--token: %w", err)
 			}
@@ -76,21 +76,21 @@ which keeps it out of the process list.`,
 		})
 	flags := cmd.Flags()
 	flags.StringVar(&s.app, "app", "1400000000", "SdkAppid")
-	flags.StringVar(&s.token, "token", os.Getenv("TIM_CALLBACK_TOKEN"), "the app's token, without which it is unsigned (default: $TIM_CALLBACK_TOKEN)")
-	flags.Lookup("token").DefValue = "" // keeps the variable's value out of the help
+	flags.StringVar(&s.token, "token", os.Getenv("TIM_CALLBACK_TOKEN"), "the token of the app; without one, callbacks are unsigned (default: $TIM_CALLBACK_TOKEN)")
+	flags.Lookup("token").DefValue = "" // the help must not show the variable's value
 	flags.StringVar(&s.command, "command", callback.RecallCommand, "CallbackCommand")
-	flags.StringVar(&bodyFile, "body", "", "send this file's payload, - for standard input (default: a sample of the command)")
+	flags.StringVar(&bodyFile, "body", "", "file with the payload, or - for standard input (default: a sample of the command)")
 	flags.DurationVar(&s.client.Timeout, "timeout", 2*time.Second, "how long to wait for the answer; Tencent waits 2s")
-	flags.IntVar(&l.count, "count", 1, "how many to send")
-	flags.IntVar(&l.concurrency, "concurrency", 1, "how many to send at a time")
-	flags.Float64Var(&l.rate, "rate", 0, "how many to send per second at most (default: no limit)")
-	flags.DurationVar(&s.age, "age", 0, "how long ago RequestTime is; negative for the future")
-	flags.BoolVar(&insecure, "insecure", false, "accept any certificate of the server")
+	flags.IntVar(&l.count, "count", 1, "number of callbacks")
+	flags.IntVar(&l.concurrency, "concurrency", 1, "number of concurrent callbacks")
+	flags.Float64Var(&l.rate, "rate", 0, "maximum number of callbacks per second (default: unlimited)")
+	flags.DurationVar(&s.age, "age", 0, "age of RequestTime; negative for the future")
+	flags.BoolVar(&insecure, "insecure", false, "accept any server certificate")
 	flags.BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }
 
-// transport returns one with room for as many connections as are used at a time.
+// transport returns an HTTP transport that keeps the given number of connections open.
 func transport(connections int, insecure bool) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = connections
@@ -100,12 +100,12 @@ func transport(connections int, insecure bool) *http.Transport {
 	return t
 }
 
-// target returns the URL with the parameters that Tencent adds, sorted as on
-// the wire.
+// target returns the URL with the parameters that Tencent adds, sorted as in its
+// requests.
 func (s *sender) target(now time.Time) (string, error) {
 	u, err := url.Parse(s.url)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return "", fmt.Errorf("URL %q: want one such as http://localhost:8080/callback", s.url)
+		return "", fmt.Errorf("URL %q: want a URL such as http://localhost:8080/callback", s.url)
 	}
 	q := u.Query()
 	q.Set("SdkAppid", s.app)
@@ -122,15 +122,15 @@ func (s *sender) target(now time.Time) (string, error) {
 	return u.String(), nil
 }
 
-// sendResult is what came back, as --json prints it.
+// sendResult is the answer, as printed with --json.
 type sendResult struct {
 	Status int             `json:"status"`
 	Millis float64         `json:"milliseconds"`
-	Answer json.RawMessage `json:"answer,omitempty"` // absent if it is not JSON
-	Text   string          `json:"text,omitempty"`   // of an answer that is not
+	Answer json.RawMessage `json:"answer,omitempty"` // if it is JSON
+	Text   string          `json:"text,omitempty"`   // if it is not
 }
 
-// ok reports whether Tencent would take the answer.
+// ok reports whether Tencent would accept the answer.
 func (r sendResult) ok() bool {
 	var a callback.Answer
 	return r.Status == http.StatusOK && json.Unmarshal(r.Answer, &a) == nil && a.ActionStatus == "OK"
@@ -156,8 +156,7 @@ func (s *sender) sendOne(ctx context.Context, w io.Writer, asJSON bool) error {
 	return nil
 }
 
-// send makes one call. Its errors do not show the URL's query, which holds the
-// Sign.
+// send sends a callback. Its errors do not contain the query, which includes the Sign.
 func (s *sender) send(ctx context.Context) (result sendResult, err error) {
 	start := time.Now()
 	target, err := s.target(start)
@@ -166,8 +165,8 @@ func (s *sender) send(ctx context.Context) (result sendResult, err error) {
 	}
 	body := s.body
 	if body == nil {
-		// Another event each time, also of those within a millisecond.
-		body = callback.SampleAt(s.command, s.began.Add(time.Duration(s.sent.Add(1))*time.Millisecond))
+		// A new event each time, even within a millisecond.
+		body = callback.SampleAt(s.command, s.start.Add(time.Duration(s.sent.Add(1))*time.Millisecond))
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {

@@ -23,8 +23,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// run runs a command with its arguments and standard input, and returns what it
-// prints on either output.
+// run runs a command with arguments and standard input, and returns its combined output.
 func run(t *testing.T, cmd *cobra.Command, input string, args ...string) (output string, err error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -50,7 +49,7 @@ func TestCheckExplainsTheFirstFault(t *testing.T) {
 		"position":      {strings.Replace(sample, "130", "4294967296", 1), nil, "at /MsgSeqList/0/MsgSeq, line 8, column 23", true},
 		"missing":       {strings.Replace(sample, `"GroupId"`, `"Other"`, 1), nil, "at /GroupId", true},
 		"empty":         {"", nil, "refused as json", true},
-		"array":         {"[]", nil, "at the top, line 1, column 1", true},
+		"array":         {"[]", nil, "at the top level, line 1, column 1", true},
 		"no command":    {`{"a":1}`, nil, "--command", true},
 		"mismatch":      {sample, []string{"--command", "C2C.CallbackAfterSendMsg"}, "refused as", true},
 		"unknown":       {`{"CallbackCommand":"New.Command"}`, nil, "New.Command is not a known command", false},
@@ -111,7 +110,7 @@ func TestCheckExplainsEveryFaultOfEveryPayload(t *testing.T) {
 		"a payload on each line": {[]string{lines}, []string{
 			lines + ":1: ok: ", lines + ":3: refused", "  at /groupid, line 3, ", lines + ":3: refused", "  at /MsgSeqList/0/MsgSeq, line 3, ", lines + ":3: refused", "  at /GroupId, line 3, ", lines + ":4: ok: ",
 		}, "1 of 3 payloads"},
-		"lines, of which the first is broken": {[]string{broken}, []string{broken + ":1: refused as json", "  at the top, line 1", broken + ":2: ok: "}, "1 of 2 payloads"},
+		"lines, of which the first is broken": {[]string{broken}, []string{broken + ":1: refused as json", "  at the top level, line 1", broken + ":2: ok: "}, "1 of 2 payloads"},
 		"good ones":                           {[]string{one, one}, []string{one + ": ok: ", one + ": ok: "}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -135,7 +134,7 @@ func TestCheckExplainsEveryFaultOfEveryPayload(t *testing.T) {
 	}
 }
 
-func TestSamplePrintsAPayloadThatCheckTakes(t *testing.T) {
+func TestSamplePrintsAValidPayload(t *testing.T) {
 	t.Parallel()
 	for _, c := range callback.Commands() {
 		output, err := run(t, sampleCommand(), "", c.Name)
@@ -153,7 +152,7 @@ func TestSamplePrintsAPayloadThatCheckTakes(t *testing.T) {
 	}
 }
 
-func TestSendKnowsItsCommand(t *testing.T) {
+func TestSendRejectsUnknownCommandsWithoutABody(t *testing.T) {
 	t.Parallel()
 	url, _ := endpoint(t, 200, guardtest.OKJSON)
 	if _, err := run(t, sendCommand(), "", url, "--command", "Group.CallbackAfterRecalMsg"); err == nil || !strings.Contains(err.Error(), "did you mean") {
@@ -164,7 +163,7 @@ func TestSendKnowsItsCommand(t *testing.T) {
 	}
 }
 
-func TestSendMakesAnOldRequestTime(t *testing.T) {
+func TestSendSetsTheAgeOfRequestTime(t *testing.T) {
 	t.Parallel()
 	for age, want := range map[string]time.Duration{"90s": 90 * time.Second, "-10m": -10 * time.Minute} {
 		url, last := endpoint(t, 200, guardtest.OKJSON)
@@ -181,7 +180,7 @@ func TestSendMakesAnOldRequestTime(t *testing.T) {
 	}
 }
 
-func TestSendTrustsAnUnknownCertificateOnlyIfToldTo(t *testing.T) {
+func TestSendVerifiesCertificatesUnlessInsecure(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, guardtest.OKJSON) }))
 	t.Cleanup(server.Close)
@@ -195,14 +194,13 @@ func TestSendTrustsAnUnknownCertificateOnlyIfToldTo(t *testing.T) {
 	}
 }
 
-// A user types what the help shows.
-func TestHelpShowsTheNameThatTheBinaryWasCalledBy(t *testing.T) {
+func TestHelpShowsTheNameOfTheBinary(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"help": {"send", "--help"}, "usage": {"send"}} {
 		root := &cobra.Command{Use: "caddy"}
 		parent := &cobra.Command{Use: "tim-callback"}
 		parent.AddCommand(sendCommand())
-		showCalledName(parent)
+		showBinaryName(parent)
 		root.AddCommand(parent)
 		if name == "usage" {
 			parent.Commands()[0].SilenceUsage = false
@@ -243,7 +241,8 @@ func TestCheckPrintsJSON(t *testing.T) {
 	}
 }
 
-// endpoint is a callback endpoint that checks like the guard and answers as told.
+// endpoint is a callback endpoint that checks payloads like the guard and gives the
+// answer.
 func endpoint(t *testing.T, status int, answer string) (url string, last func() callback.Query) {
 	t.Helper()
 	var query callback.Query
@@ -307,8 +306,8 @@ func TestSendPrintsJSON(t *testing.T) {
 	}
 }
 
-// Neither the token nor the Sign, which is as good for a minute, is shown.
-func TestSendKeepsTheTokenToItself(t *testing.T) {
+// The Sign is as valuable as the token for a minute.
+func TestSendDoesNotPrintTheTokenOrSign(t *testing.T) {
 	t.Parallel()
 	closed := httptest.NewServer(http.NotFoundHandler())
 	closed.Close()
@@ -344,7 +343,7 @@ func TestSendKeepsTheTokenToItself(t *testing.T) {
 	}
 }
 
-func TestSendTakesTheTokenFromThePlaceOfASecret(t *testing.T) {
+func TestSendReplacesPlaceholdersInTheToken(t *testing.T) {
 	t.Setenv("TIMGUARD_TEST_TOKEN", guardtest.Token)
 	t.Setenv("TIM_CALLBACK_TOKEN", guardtest.NewToken)
 	url, last := endpoint(t, 200, guardtest.OKJSON)

@@ -9,16 +9,15 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// actionConsoleCheck is no rule's action: the guard answered the console's check
-// of the URL.
+// actionConsoleCheck answers the console's URL check. Rules cannot use it.
 const actionConsoleCheck = "console_check"
 
 func init() {
 	registerAction(actionConsoleCheck, action{internal: true, serve: (*Handler).ack})
 }
 
-// provisionConsoleCheck prepares the verifier of every app's tokens if the check is
-// answered.
+// provisionConsoleCheck sets up the verifier with the tokens of all apps if the console
+// check is on.
 func (h *Handler) provisionConsoleCheck(tokens []string) (err error) {
 	if len(tokens) > 0 && (h.ConsoleCheck == nil || *h.ConsoleCheck) {
 		h.anyToken, err = callback.NewVerifier(tokens, time.Duration(h.Window), time.Now)
@@ -26,9 +25,9 @@ func (h *Handler) provisionConsoleCheck(tokens []string) (err error) {
 	return err
 }
 
-// signsConsoleCheck reports whether a judged call may be the console's check of the
-// URL. The console may leave out the parameters of a callback, so that only the Sign
-// tells, of any of the apps.
+// signsConsoleCheck reports whether the call may be the console's URL check, which is
+// recognized by its Sign and its body. The check may lack the parameters of a callback,
+// including SdkAppid, so the Sign may be by a token of any app.
 func (h *Handler) signsConsoleCheck(c *call) bool {
 	if h.anyToken == nil || c.rejection != nil && c.rejection.Reason == callback.ReasonMethod {
 		return false

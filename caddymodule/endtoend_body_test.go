@@ -18,7 +18,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// atOnce is how soon an answer must come that nothing has to be waited for.
+// atOnce is the time limit for an immediate answer.
 const atOnce = 500 * time.Millisecond
 
 // wire is a connection to the site on which a test writes HTTP/1.1 itself.
@@ -40,7 +40,7 @@ func dial(t *testing.T) wire {
 	return wire{conn, bufio.NewReader(conn)}
 }
 
-// post writes a request's head, with more header lines, and the body's begin.
+// post writes a request's header, with additional lines, and the beginning of the body.
 func (c wire) post(t *testing.T, query, headers, body string) {
 	t.Helper()
 	_, err := fmt.Fprintf(c, "POST /?%s HTTP/1.1\r\nHost: localhost:9080\r\n%s\r\n%s", query, headers, body)
@@ -61,7 +61,7 @@ func (c wire) response(t *testing.T) response {
 	return readResponse(t, resp)
 }
 
-func TestEndToEndReadsNothingOfARefusedBody(t *testing.T) {
+func TestEndToEndRefusesWithoutReadingTheBody(t *testing.T) {
 	b := newBackend(t)
 	guarded(b, "max_body 1KiB").start(t)
 	const sized = "Content-Length: 300\r\n"
@@ -117,7 +117,7 @@ func TestEndToEndReadsNothingOfARefusedBody(t *testing.T) {
 	b.takeNone(t)
 }
 
-func TestEndToEndContinuesGoodCallsOnce(t *testing.T) {
+func TestEndToEndSendsOne100ContinueForGoodCalls(t *testing.T) {
 	b := newBackend(t)
 	guarded(b).start(t)
 	body := recallBody(t)
@@ -180,7 +180,7 @@ func TestEndToEndRefusesABodyThatDoesNotArriveInTime(t *testing.T) {
 	b.takeNone(t)
 }
 
-// What report mode has read of a body is forwarded with what comes after it.
+// The part of a body that report mode has read is forwarded, followed by the rest.
 func TestEndToEndReportModeForwardsALateBody(t *testing.T) {
 	b := newBackend(t)
 	guarded(b, "mode report", "max_body 10").start(t)
@@ -197,7 +197,7 @@ func TestEndToEndReportModeForwardsALateBody(t *testing.T) {
 	}
 }
 
-func TestEndToEndHeedsAnEarlierLimit(t *testing.T) {
+func TestEndToEndRespectsTheLimitOfRequestBody(t *testing.T) {
 	b := newBackend(t)
 	s := guarded(b)
 	s.body = "request_body {\n max_size 100\n }\n" + s.body
@@ -211,8 +211,8 @@ func TestEndToEndHeedsAnEarlierLimit(t *testing.T) {
 	}
 }
 
-// closing is a backend that answers the first request of a connection, and
-// closes it without a word when the second is there.
+// closing is a backend that answers the first request of a connection, and closes the
+// connection without an answer when it receives the second.
 func closing(t *testing.T) (address string, answered func() int) {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -253,7 +253,7 @@ func closing(t *testing.T) (address string, answered func() int) {
 	}
 }
 
-func TestEndToEndSendsAgainOverAFreshConnection(t *testing.T) {
+func TestEndToEndRetriesOverANewConnection(t *testing.T) {
 	address, answered := closing(t)
 	// A POST is sent again only if it says that it may be.
 	site{body: guardtest.Guard() + "\nreverse_proxy " + address + " {\n header_up Idempotency-Key 1\n }"}.start(t)

@@ -19,7 +19,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// queryFilter is the log filter of Caddyfile.example, taken from there.
+// queryFilter returns the log filter of Caddyfile.example.
 func queryFilter(t *testing.T) string {
 	t.Helper()
 	_, rest, found := strings.Cut(string(exampleCaddyfile(t)), "format filter {")
@@ -48,7 +48,7 @@ const (
 	refusedMark  = "refused-canary-"  // values of payloads that are refused
 )
 
-// canaries returns calls by name: good ones and refused ones of every reason.
+// canaries returns requests by name: good ones, and refused ones for every reason.
 func canaries(t *testing.T, at time.Time) map[string]request {
 	t.Helper()
 	payload := func(envelope, inside string) []byte {
@@ -88,9 +88,9 @@ func canaries(t *testing.T, at time.Time) map[string]request {
 	}
 }
 
-// Tokens, Sign, RequestTime and payloads stay out of every log line, also Caddy's
-// own at DEBUG with trace on, and out of every answer.
-func TestEndToEndKeepsSecretsToItself(t *testing.T) {
+// Tokens, Sign, RequestTime and payloads must not be in any log line, including Caddy's
+// own at DEBUG with trace on, or in any answer.
+func TestEndToEndDoesNotLeakSecrets(t *testing.T) {
 	b := newBackend(t)
 	at := time.Now().Add(-30 * time.Second) // so that no time stamp of the log is the RequestTime
 	var secrets []string
@@ -136,7 +136,7 @@ func TestEndToEndKeepsSecretsToItself(t *testing.T) {
 	}
 }
 
-// sendTruncated sends a call whose body ends too early.
+// sendTruncated sends a request with a truncated body.
 func sendTruncated(t *testing.T, query string) {
 	t.Helper()
 	c := dial(t)

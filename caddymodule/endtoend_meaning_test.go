@@ -18,7 +18,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// genuinePayloads returns the command's sample with all fields, and with only the
+// genuinePayloads returns samples of the command with all fields, and with only the
 // required ones.
 func genuinePayloads(t *testing.T, c callback.Command) map[string][]byte {
 	t.Helper()
@@ -83,7 +83,7 @@ func TestEndToEndForwardsEveryGenuinePayload(t *testing.T) {
 	}
 }
 
-func TestEndToEndIsNoWayToAnotherProtocol(t *testing.T) {
+func TestEndToEndRemovesUpgrade(t *testing.T) {
 	b := newBackend(t)
 	guarded(b).start(t)
 	p := protocols(t)[0]
@@ -102,7 +102,7 @@ func TestEndToEndIsNoWayToAnotherProtocol(t *testing.T) {
 	}
 }
 
-func TestEndToEndRefusesALookAlikeOfACommand(t *testing.T) {
+func TestEndToEndRefusesLookAlikesOfCommands(t *testing.T) {
 	const withdraw = "C2C.CallbackAfterMsgWithDraw"
 	b := newBackend(t)
 	guarded(b, "on "+withdraw+" reject", "on after forward").start(t)
@@ -120,7 +120,7 @@ func TestEndToEndRefusesALookAlikeOfACommand(t *testing.T) {
 	}
 }
 
-// Each of several guards judges by its own apps, and shows what it knows itself.
+// Each of several guards checks its own apps, and sets its own placeholders.
 func TestEndToEndSeveralGuardsInOneRoute(t *testing.T) {
 	const shown = `{http.tim_callback.sdk_app_id}/{http.tim_callback.reason}/{http.tim_callback.group_id}`
 	b := newBackend(t)
@@ -169,8 +169,7 @@ func TestEndToEndSeveralGuardsInOneRoute(t *testing.T) {
 	}
 }
 
-// The access log has the last guard's values once.
-func TestEndToEndSeveralGuardsWriteOneObjectToTheAccessLog(t *testing.T) {
+func TestEndToEndAccessLogHasOnlyTheLastGuardsValues(t *testing.T) {
 	b := newBackend(t)
 	file := site{body: "log\nroute {\ntim_callback {\n app " + guardtest.App + " another\n mode report\n}\n" + guardtest.Guard("name other") + "\nreverse_proxy " + b.address() + "\n}"}.start(t)
 	protocols(t)[0].send(t, request{query: goodQuery(), body: recallBody(t)}).wantOK(t)
@@ -186,8 +185,8 @@ func TestEndToEndSeveralGuardsWriteOneObjectToTheAccessLog(t *testing.T) {
 
 func isAccess(line map[string]any) bool { return line["msg"] == "handled request" }
 
-// A stranger's text is in no log as it is, where it could hide or forge a line.
-func TestEndToEndLogsOnlyWhatCanBePrinted(t *testing.T) {
+// Text of an unauthenticated caller must not be able to hide or forge log lines.
+func TestEndToEndEscapesTextInLogs(t *testing.T) {
 	const odd = "Evil%C2%85%C2%9B31m%E2%80%AE%E2%81%A6%E2%80%8F%D8%9C"
 	b := newBackend(t)
 	s := guarded(b, "on after forward")
@@ -241,8 +240,7 @@ func TestMsgSeqsAreShownUpToAHundred(t *testing.T) {
 	}
 }
 
-// An action that nothing serves must not pass for a good one.
-func TestAnUnknownActionIsAnError(t *testing.T) {
+func TestUnknownActionsAreErrors(t *testing.T) {
 	t.Parallel()
 	h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}})
 	h.known[callback.RecallCommand] = &Rule{Commands: []string{callback.RecallCommand}, Action: "approve"}

@@ -46,7 +46,7 @@ func TestEndToEndStripsAuthFromTheQuery(t *testing.T) {
 	}
 }
 
-func TestEndToEndHandsRejectionsToErrorRoutes(t *testing.T) {
+func TestEndToEndInvokesErrorRoutes(t *testing.T) {
 	b := newBackend(t)
 	s := guarded(b, "rejections handle_errors", "max_body 1KiB")
 	s.body += `
@@ -96,8 +96,8 @@ handle_errors {
 	b.takeOne(t)
 }
 
-// The guard sees the URL as Tencent sent it, wherever it stands.
-func TestEndToEndStandsAnywhereInASite(t *testing.T) {
+// The guard sees the original URL, wherever it is in the site.
+func TestEndToEndWorksAnywhereInASite(t *testing.T) {
 	b := newBackend(t)
 	proxy := "reverse_proxy " + b.address()
 	for name, tt := range map[string]struct{ body, path, uri string }{
@@ -126,7 +126,7 @@ func TestEndToEndStandsAnywhereInASite(t *testing.T) {
 	}
 }
 
-func TestEndToEndLeavesOtherRequestsToOthers(t *testing.T) {
+func TestEndToEndIgnoresRequestsThatDoNotMatch(t *testing.T) {
 	b := newBackend(t)
 	site{body: strings.Replace(guardtest.Guard(), "tim_callback", "tim_callback /callback", 1) + "\nreverse_proxy " + b.address()}.start(t)
 	p := protocols(t)[0]
@@ -220,7 +220,7 @@ func TestEndToEndWritesLogs(t *testing.T) {
 	}
 }
 
-func TestEndToEndWarnsOnceOfWhatIsOpen(t *testing.T) {
+func TestEndToEndWarnsOnceOfUnsignedApps(t *testing.T) {
 	b := newBackend(t)
 	file := site{body: "tim_callback {\n app 1 unsigned\n app 3 unsigned\n app 2 " + guardtest.Token + "\n on Group.CallbackAfterRecallMsg No.SuchCommand New.* forward\n}\nreverse_proxy " + b.address()}.start(t)
 	warnings := make(map[string]int)
@@ -244,7 +244,7 @@ func TestEndToEndWarnsOnceOfWhatIsOpen(t *testing.T) {
 	}
 }
 
-func TestEndToEndDoesNotLoadWithoutItsSecrets(t *testing.T) {
+func TestEndToEndDoesNotLoadWithoutSecrets(t *testing.T) {
 	t.Setenv("TIMGUARD_TEST_EMPTY", "")
 	empty := filepath.Join(t.TempDir(), "empty")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
@@ -260,7 +260,7 @@ func TestEndToEndDoesNotLoadWithoutItsSecrets(t *testing.T) {
 	}
 }
 
-func TestEndToEndTakesSecretsFromTheEnvironmentAndFiles(t *testing.T) {
+func TestEndToEndReadsSecretsFromTheEnvironmentAndFiles(t *testing.T) {
 	t.Setenv("TIMGUARD_TEST_TOKEN", guardtest.Token)
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(guardtest.NewToken+"\n"), 0o600); err != nil {

@@ -38,7 +38,7 @@ func TestEndToEndForwardsByteForByte(t *testing.T) {
 	}
 }
 
-// wantSame fails unless the backend received what was sent, with its length.
+// wantSame fails the test unless the backend received what was sent, with its length.
 func wantSame(t *testing.T, got received, sent request) {
 	t.Helper()
 	if want := sent.path + "?" + sent.query; got.URI != want {
@@ -164,7 +164,7 @@ func TestEndToEndAcceptsSignsOfEveryToken(t *testing.T) {
 		"a minute and a half, ahead": {guardtest.App, guardtest.Signed(guardtest.Token, now.Add(90*time.Second)), callback.ReasonStale},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for range 2 { // the same Sign twice in a second is no replay
+			for range 2 { // a repeated Sign within a second is not a replay
 				got := p.send(t, request{query: guardtest.Query(tt.app, callback.RecallCommand, tt.auth), body: recallBody(t)})
 				if tt.reason != "" {
 					got.wantRefused(t, http.StatusUnauthorized, tt.reason)
@@ -219,7 +219,7 @@ func TestEndToEndReportModeForwardsEverything(t *testing.T) {
 	}
 }
 
-// wantForwarded fails unless the backend received what was sent.
+// wantForwarded fails the test unless the backend received what was sent.
 func wantForwarded(t *testing.T, got received, sent request) {
 	t.Helper()
 	if want := sent.path + "?" + sent.query; got.URI != want {
@@ -233,8 +233,8 @@ func wantForwarded(t *testing.T, got received, sent request) {
 	}
 }
 
-// wantReported fails unless the handler's own log has a line that says what
-// would have been refused, or, without a reason, none more than before.
+// wantReported fails the test unless the handler has logged that the callback would be
+// refused for the reason. If the reason is empty, there must be no new line.
 func wantReported(t *testing.T, file, path string, reason callback.Reason) {
 	t.Helper()
 	if reason == "" {
@@ -246,7 +246,7 @@ func wantReported(t *testing.T, file, path string, reason callback.Reason) {
 	})
 }
 
-func TestEndToEndAnswersTheConsolesCheck(t *testing.T) {
+func TestEndToEndAnswersTheConsoleCheck(t *testing.T) {
 	b := newBackend(t)
 	now := time.Now()
 	auth := guardtest.Signed(guardtest.Token, now)

@@ -33,8 +33,8 @@ const (
 	slack = 600 * time.Millisecond
 )
 
-// wireBackend is a backend that answers on the bare connection, once the request
-// is there. The connection is closed when it returns.
+// wireBackend is a backend that receives a request and answers on the raw connection,
+// which is closed afterwards.
 func wireBackend(tb testing.TB, answer func(conn *net.TCPConn)) (address string) {
 	tb.Helper()
 	listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
@@ -63,15 +63,15 @@ func wireBackend(tb testing.TB, answer func(conn *net.TCPConn)) (address string)
 	return listener.Addr().String()
 }
 
-// untilClosed waits until the other side has given up.
+// untilClosed waits until the peer closes the connection.
 func untilClosed(conn *net.TCPConn) { _, _ = io.Copy(io.Discard, conn) }
 
-// writes is a backend that writes this text and closes.
+// writes is a backend that writes the text and closes the connection.
 func writes(text string) func(*net.TCPConn) {
 	return func(conn *net.TCPConn) { _, _ = io.WriteString(conn, text) }
 }
 
-// repeats is a backend that writes the begin and then the piece for ever.
+// repeats is a backend that writes the beginning, and then the piece forever.
 func repeats(begin, piece string, pause time.Duration) func(*net.TCPConn) {
 	return func(conn *net.TCPConn) {
 		_, err := io.WriteString(conn, begin)
@@ -88,7 +88,7 @@ func wholeAnswer(status, header, body string) string {
 
 const chunkedHead = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-// badBackends are the ways in which a backend can give no valid answer.
+// badBackends are backends that do not give a valid answer.
 var badBackends = map[string]func(*net.TCPConn){
 	"hangs":                      untilClosed,
 	"hangs after the head":       func(c *net.TCPConn) { writes("HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n")(c); untilClosed(c) },
@@ -126,7 +126,7 @@ var badBackends = map[string]func(*net.TCPConn){
 	"a bad chunk":             writes(chunkedHead + "zz\r\n"),
 }
 
-// Whatever the backend does, the verdict of the rule is there in time.
+// Whatever the backend does, the verdict of the fallback is answered in time.
 func TestEndToEndVerdictWhateverTheBackendDoes(t *testing.T) {
 	t.Parallel()
 	for name, answer := range badBackends {
@@ -147,7 +147,7 @@ func TestEndToEndVerdictWhateverTheBackendDoes(t *testing.T) {
 	})
 }
 
-// The same of a handler in this process, which may do what no backend can.
+// The same for a handler in this process, which may do more than a backend can.
 func TestEndToEndVerdictWhateverTheNextHandlerDoes(t *testing.T) {
 	t.Parallel()
 	for name, next := range map[string]func(http.ResponseWriter, *http.Request) error{
@@ -191,7 +191,7 @@ func write(w http.ResponseWriter, text string) error {
 	return err
 }
 
-// fallbackRules is a guard with every verdict that a fallback can be.
+// fallbackRules is a guard with every verdict of fallbacks.
 func fallbackRules(deadline time.Duration) string {
 	return guardtest.Guard(fmt.Sprintf(`on C2C.CallbackBefore* forward {
 		deadline %[1]s
@@ -211,8 +211,8 @@ func fallbackRules(deadline time.Duration) string {
 	}`, deadline))
 }
 
-// wantFallbacks fails unless the server answers the fallback's verdict, within
-// the deadline.
+// wantFallbacks fails the test unless the server answers the verdict of the fallback
+// within the deadline.
 func wantFallbacks(t *testing.T, s *guardedServer) {
 	t.Helper()
 	friends := request{query: sampleOf(friendAdd).query, body: friendRequest("a\"b", "群")}
@@ -242,7 +242,7 @@ func wantFallbacks(t *testing.T, s *guardedServer) {
 	calls.Wait()
 }
 
-// What a healthy backend answers is passed on byte for byte.
+// The answer of a healthy backend is passed on byte for byte.
 func TestEndToEndVerdictOfTheBackendIsPassedOn(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
@@ -296,7 +296,7 @@ func TestEndToEndVerdictOfTheBackendIsPassedOn(t *testing.T) {
 	}
 }
 
-func TestEndToEndVerdictLeavesOtherDirectivesTheirHeaders(t *testing.T) {
+func TestEndToEndVerdictKeepsTheHeadersOfOtherDirectives(t *testing.T) {
 	t.Parallel()
 	s := serve(t, "header X-Site 1\n"+fallbackRules(testDeadline), func(http.ResponseWriter, *http.Request) error { return errors.New("x") })
 	got, _ := s.post(t, sampleOf(beforeSend))
@@ -305,8 +305,8 @@ func TestEndToEndVerdictLeavesOtherDirectivesTheirHeaders(t *testing.T) {
 	}
 }
 
-// A 4xx to a before-callback means "allowed" to Tencent, so that Tencent's own gets
-// the verdict instead.
+// To Tencent, a 4xx response to a before-callback means "allowed", so a correctly signed
+// one gets the verdict instead.
 func TestEndToEndVerdictOfARefusedPayload(t *testing.T) {
 	t.Parallel()
 	rules := []string{
@@ -366,7 +366,7 @@ func TestEndToEndVerdictOfARefusedPayload(t *testing.T) {
 	}
 }
 
-func TestEndToEndVerdictOfABrokenFriendRequestNamesItsTargets(t *testing.T) {
+func TestEndToEndVerdictOnAnInvalidFriendRequestListsItsTargets(t *testing.T) {
 	t.Parallel()
 	s := serve(t, guardtest.Guard("on Sns.CallbackPrev* forward {\n fallback forbid 38002\n}"), nil)
 	body := bytes.Replace(friendRequest("a", "b"), []byte(`"From_Account":"f"`), []byte(`"From_Account":7`), 1)
@@ -375,8 +375,7 @@ func TestEndToEndVerdictOfABrokenFriendRequestNamesItsTargets(t *testing.T) {
 		`{"To_Account":"a","ResultCode":38002,"ResultInfo":""},{"To_Account":"b","ResultCode":38002,"ResultInfo":""}]}`)
 }
 
-// Whatever command Tencent asks about, "on before forbid" forbids it with a code
-// of its family.
+// "on before forbid" forbids every before-callback with a valid code.
 func TestEndToEndVerdictForbidsEveryBeforeCommand(t *testing.T) {
 	t.Parallel()
 	s := serve(t, guardtest.Guard("on before forbid", "on after ack"), nil)
@@ -411,8 +410,8 @@ func TestEndToEndVerdictForbidsEveryBeforeCommand(t *testing.T) {
 	})
 }
 
-// The largest callback that is known of fits the default limit.
-func TestEndToEndALargeDestroyedGroupPasses(t *testing.T) {
+// The largest known callback is within the default limit.
+func TestEndToEndForwardsALargeDestroyedGroup(t *testing.T) {
 	t.Parallel()
 	const command = "Group.CallbackAfterGroupDestroyed"
 	var members bytes.Buffer
@@ -440,7 +439,7 @@ func TestEndToEndALargeDestroyedGroupPasses(t *testing.T) {
 	}
 }
 
-func TestEndToEndVerdictByTheFirstRuleThatNamesTheCommand(t *testing.T) {
+func TestEndToEndVerdictOfTheFirstRuleThatNamesTheCommand(t *testing.T) {
 	t.Parallel()
 	s := serve(t, guardtest.Guard("on Group.CallbackBeforeSendMsg ack", "on Group.CallbackBefore* forbid 10100", "on before forward", "on * reject"),
 		func(w http.ResponseWriter, _ *http.Request) error { return write(w, `{"ErrorCode":7}`) })
@@ -457,7 +456,7 @@ func TestEndToEndVerdictByTheFirstRuleThatNamesTheCommand(t *testing.T) {
 	got.wantRefused(t, http.StatusForbidden, callback.ReasonCommand)
 }
 
-func TestEndToEndVerdictIsTheBackendsInReportMode(t *testing.T) {
+func TestEndToEndReportModePassesOnTheVerdictOfTheBackend(t *testing.T) {
 	t.Parallel()
 	s := serve(t, guardtest.Guard("mode report", "on Group.CallbackBeforeSendMsg forward {\n deadline 1ms\n fallback forbid\n}", "on C2C.CallbackBefore* forbid", "on * ack"),
 		func(w http.ResponseWriter, _ *http.Request) error {
@@ -476,8 +475,8 @@ func TestEndToEndVerdictIsTheBackendsInReportMode(t *testing.T) {
 	}
 }
 
-// The call after one whose time was up is answered at once, on the same
-// connection where that can be.
+// The call after one that timed out is answered immediately, on the same connection if
+// possible.
 func TestEndToEndVerdictLeavesTheConnectionUsable(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -517,8 +516,7 @@ func TestEndToEndVerdictLeavesTheConnectionUsable(t *testing.T) {
 	}
 }
 
-// postTraced also reports whether the call went over the connection of an
-// earlier one.
+// postTraced also reports whether the connection was reused.
 func (s *guardedServer) postTraced(t *testing.T, q request) (body []byte, reused bool) {
 	t.Helper()
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { reused = info.Reused }})
@@ -533,10 +531,9 @@ func (s *guardedServer) postTraced(t *testing.T, q request) (body []byte, reused
 	return readResponse(t, resp).body, reused
 }
 
-// hangingCalls makes calls of before-callbacks whose backend hangs, so many at a
-// time, each worker on a connection of its own, and returns how long each took.
-// The requests are written beforehand, so that next to nothing is measured but
-// the guard.
+// hangingCalls posts before-callbacks to a hanging backend, with concurrent workers that
+// each have a connection, and returns the latencies. The requests are prepared in
+// advance, so that little but the guard is measured.
 func hangingCalls(tb testing.TB, address string, calls, concurrency int, want string) []time.Duration {
 	tb.Helper()
 	q := sampleOf(beforeSend)
@@ -563,7 +560,7 @@ func hangingCalls(tb testing.TB, address string, calls, concurrency int, want st
 	return took
 }
 
-// caller makes one call after the other, on one connection while it stays open.
+// caller makes consecutive calls, on the same connection as long as it stays open.
 type caller struct {
 	address string
 	conn    net.Conn
@@ -600,8 +597,8 @@ func (c *caller) close() {
 	}
 }
 
-// resources are the goroutines and the bytes of heap in use, once both have
-// stopped to fall.
+// resources returns the number of goroutines and the bytes of heap in use, when both
+// have stopped falling.
 func resources() (goroutines int, heap int64) {
 	goroutines, heap = 1<<30, 1<<62
 	for falling := 0; falling < 5; falling++ {
@@ -619,7 +616,7 @@ func resources() (goroutines int, heap int64) {
 func TestEndToEndVerdictOfAThousandCallsToAHangingBackend(t *testing.T) {
 	s := serve(t, fallbackRules(testDeadline)+"\nreverse_proxy "+wireBackend(t, untilClosed), nil)
 	const want = `{"ActionStatus":"OK","ErrorInfo":"not \"now\"","ErrorCode":10123}`
-	hangingCalls(t, s.address, 50, 50, want) // what is made once is made
+	hangingCalls(t, s.address, 50, 50, want) // warms up
 	goroutines, heap := resources()
 	took := hangingCalls(t, s.address, 1000, 50, want)
 	if first, last := took[0], took[len(took)-1]; first < testDeadline-time.Millisecond || last > 2*time.Second {

@@ -46,8 +46,7 @@ func TestExampleIsFormattedAndAdaptsWithoutWarnings(t *testing.T) {
 	}
 }
 
-// uncommented returns the production site that stands in the comments at the end
-// of the example.
+// uncommented returns the production site in the comments at the end of the example.
 func uncommented(example []byte) []byte {
 	var site bytes.Buffer
 	inside := false
@@ -63,7 +62,7 @@ func uncommented(example []byte) []byte {
 	return site.Bytes()
 }
 
-func TestExamplesProductionSiteAdapts(t *testing.T) {
+func TestProductionSiteOfExampleAdapts(t *testing.T) {
 	t.Parallel()
 	site := uncommented(exampleCaddyfile(t))
 	if !bytes.Contains(site, []byte("tim_callback")) {
@@ -88,7 +87,7 @@ func TestEndToEndExampleRuns(t *testing.T) {
 	if t.Failed() {
 		t.FailNow()
 	}
-	t.Cleanup(func() { // closes the store, whose goroutines other tests would count
+	t.Cleanup(func() { // closes the store; other tests count goroutines
 		const nothing = `{"admin":{"listen":"localhost:2999"}}`
 		if err := caddy.Load([]byte(nothing), false); err != nil {
 			t.Error(err)

@@ -34,7 +34,7 @@ func TestWithoutAuthKeepsTheRestByteForByte(t *testing.T) {
 	}
 }
 
-// php_fastcgi and {http.request.orig_uri} take the URL from before all rewrites.
+// php_fastcgi and {http.request.orig_uri} use the URL of the original request.
 func TestStripAuthAlsoStripsTheOriginalRequest(t *testing.T) {
 	t.Parallel()
 	const raw = "a=1&Sign=x&RequestTime=1&b=%41"

@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package caddymodule holds the Caddy modules of timguard: the tim_callback
-// HTTP handler and what belongs to it. It turns Caddy's configuration and HTTP
-// into calls of package callback, which knows the protocol.
+// Package caddymodule provides the tim_callback HTTP handler for Caddy, and commands for
+// testing it. Package callback implements the protocol.
 package caddymodule
 
 import (
@@ -26,15 +25,15 @@ func init() {
 	caddy.RegisterModule(Handler{})
 }
 
-// Handler guards an endpoint that Tencent Cloud Chat (IM) calls back. It checks
-// SdkAppid, Sign, RequestTime and CallbackCommand of the query and the payload
-// against its command's schema, and then does what the first rule that names the
-// command says. What it forwards keeps its body and query byte for byte.
+// Handler guards an endpoint for callbacks of Tencent Cloud Chat (IM). It checks
+// SdkAppid, Sign, RequestTime and CallbackCommand in the query, and the payload against
+// the schema of the command. Then it performs the action of the first rule that names
+// the command. Forwarded callbacks keep their body and query byte for byte.
 //
-// What it refuses never reaches the handlers behind it; the caller gets the
-// status of the reason and a FAIL answer in Tencent's form, and the log one line.
+// Refused callbacks are not passed to the next handler: they are answered with an HTTP
+// status and a FAIL answer in Tencent's format, and logged.
 //
-// It sets these placeholders, which are empty where the callback does not say:
+// It sets these placeholders, which are empty if the callback does not have the value:
 //
 // Placeholder | Description
 // ------------|---------------
@@ -43,65 +42,64 @@ func init() {
 // `{http.tim_callback.class}` | `before` or `after`
 // `{http.tim_callback.group_id}` | GroupId of the payload
 // `{http.tim_callback.topic_id}` | TopicId of the payload
-// `{http.tim_callback.operator}` | The requester's UserID, whose field's name differs by command
+// `{http.tim_callback.operator}` | UserID of the requester: Operator_Account or, in some commands, another field
 // `{http.tim_callback.group_type}` | Type of the payload
 // `{http.tim_callback.event_time}` | EventTime of the payload, in milliseconds
-// `{http.tim_callback.msg_seqs}` | MsgSeq of the messages it is about, separated by commas
+// `{http.tim_callback.msg_seqs}` | MsgSeq of the messages of the event, separated by commas; at most 100
 // `{http.tim_callback.opt_platform}` | OptPlatform of the query
-// `{http.tim_callback.client_ip}` | ClientIP of the query: the end user's address, not the peer's
+// `{http.tim_callback.client_ip}` | ClientIP of the query: the address of the end user, not of the caller
 // `{http.tim_callback.action}` | What the guard did: `forward`, `ack`, `forbid`, `deliver`, `reject`, or `console_check`
-// `{http.tim_callback.consumer}` | In a delivery: the consumer that it is for; empty for the guard's own backend
+// `{http.tim_callback.consumer}` | The consumer that a delivery is for; empty for the guard's own backend
 // `{http.tim_callback.reason}` | Why the callback was refused, or in report mode would have been
-// `{http.tim_callback.path}` | Where the fault is: a parameter's name, or a JSON pointer into the body
+// `{http.tim_callback.path}` | The place of the fault: a query parameter, or a JSON pointer into the body
 //
-// The access log carries the same values in the object `tim_callback`.
+// The access log has the same values in the object `tim_callback`.
 type Handler struct {
-	// The apps whose callbacks are let in. At least one.
+	// The apps whose callbacks are accepted. At least one is required.
 	Apps []App `json:"apps,omitempty"`
 
-	// What is done with which commands. The first rule that names a command
-	// counts, and a command that none names is refused. Default: forward
-	// Group.CallbackAfterRecallMsg.
+	// The rules for commands. The first rule that names a command applies. Commands
+	// that no rule names are refused. Default: forward Group.CallbackAfterRecallMsg.
 	Rules []Rule `json:"rules,omitempty"`
 
-	// What happens to a callback that is to be refused: `enforce` refuses it,
-	// `report` logs and counts it and forwards it anyway. In report mode
-	// everything is forwarded, whatever the rules say. Default: `enforce`.
+	// Whether to refuse callbacks that fail a check: `enforce` refuses them, `report`
+	// logs and counts them. In report mode, all callbacks are forwarded, whatever the
+	// rules say. Default: `enforce`.
 	Mode string `json:"mode,omitempty"`
 
-	// How far RequestTime may be from the local clock, in either direction.
-	// Default: `1m`.
+	// The maximum difference between RequestTime and the local clock, in either
+	// direction. Default: `1m`.
 	Window caddy.Duration `json:"window,omitempty"`
 
-	// The largest body that is let in, in bytes. Default: 1048576 (1 MiB).
+	// The maximum size of a body, in bytes. Default: 1048576 (1 MiB).
 	MaxBody int64 `json:"max_body,omitempty"`
 
-	// Whether Sign and RequestTime are removed from the query that is forwarded.
+	// Whether to remove Sign and RequestTime from the query of forwarded callbacks.
 	// Default: false.
 	StripAuth bool `json:"strip_auth,omitempty"`
 
-	// Whether to answer OK to the console's URL check: a correctly signed call
-	// whose body is empty or `{}`, whatever its other parameters. Such a call is
-	// never forwarded. Default: true if any app has tokens.
+	// Whether to answer OK to the console's URL check: a correctly signed request with
+	// an empty body or `{}`, whatever its other parameters. Such a request is never
+	// forwarded. Default: true if any app has tokens.
 	ConsoleCheck *bool `json:"console_check,omitempty"`
 
-	// How callbacks are refused: `answer` writes the status and a FAIL answer in
-	// JSON, `handle_errors` returns the error to the site's error routes.
-	// Default: `answer`.
+	// How to refuse callbacks: `answer` responds with the HTTP status and a FAIL
+	// answer in JSON, `handle_errors` invokes the error routes of the site. Default:
+	// `answer`.
 	Rejections string `json:"rejections,omitempty"`
 
-	// The identity of this guard in logs and stored deliveries: lower-case letters
-	// and digits, in words joined by `-` or `_`. Two guards that deliver cannot have
-	// the same. Default: `default`.
+	// The name of this guard in logs and stored deliveries: up to 64 lower-case
+	// letters and digits, and single `-` or `_` between them. It must be unique among
+	// guards that store callbacks. Default: `default`.
 	Name string `json:"name,omitempty"`
 
 	apps     map[string]*App
-	anyToken *callback.Verifier // of every app; nil if the console's check is not answered
-	known    map[string]*Rule   // the rules of the known commands
+	anyToken *callback.Verifier // accepts the tokens of all apps; nil if the console check is off
+	known    map[string]*Rule   // the rules for the known commands
 	logger   *zap.Logger
 
-	deliveries Deliveries        // nil if nothing is stored
-	server     *caddyhttp.Server // that it is part of, and deliveries go through
+	deliveries Deliveries        // nil if no rule stores callbacks
+	server     *caddyhttp.Server // the server of the handler, through which deliveries are replayed
 }
 
 const (
@@ -135,6 +133,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
+	h.initTokenCounters()
 	return h.provisionDeliveries(ctx)
 }
 
@@ -154,18 +153,18 @@ func (h *Handler) setDefaults() {
 	}
 }
 
-// Validate rejects invalid settings, and warns of those that are hardly meant.
+// Validate rejects invalid settings, and warns of questionable ones.
 func (h *Handler) Validate() error {
 	if err := h.check(); err != nil {
 		return err
 	}
 	h.provisionRules()
-	h.countTokens()
 	h.logStartup()
 	return nil
 }
 
-// check rejects settings that make no sense, given or not.
+// check rejects invalid settings. Those that are not set are valid, so it can be called
+// without Provision.
 func (h *Handler) check() error {
 	switch {
 	case len(h.Apps) == 0:
@@ -179,7 +178,7 @@ func (h *Handler) check() error {
 	case h.Rejections != "" && h.Rejections != rejectionsAnswer && h.Rejections != rejectionsHandleErrors:
 		return fmt.Errorf("rejections is %q: want answer or handle_errors", h.Rejections)
 	case h.ConsoleCheck != nil && *h.ConsoleCheck && !h.hasTokens():
-		return errors.New("console_check is on, but no app has a token: only the Sign tells the console's check from a forged call")
+		return errors.New("console_check is on, but no app has a token: without a Sign, the console's check cannot be authenticated")
 	}
 	for i, app := range h.Apps {
 		if err := app.check(h.Apps[:i]); err != nil {
@@ -201,7 +200,7 @@ func (h *Handler) check() error {
 
 var nameFormat = regexp.MustCompile(`^[a-z0-9]+(?:[_-]?[a-z0-9]+)*$`)
 
-// checkName rejects what cannot name a guard in stored deliveries.
+// checkName rejects names that are not valid for guards.
 func checkName(name string) error {
 	if len(name) > 64 || !nameFormat.MatchString(name) {
 		return fmt.Errorf("name %q: want up to 64 lower-case letters and digits, in words joined by single - or _", name)
@@ -209,14 +208,14 @@ func checkName(name string) error {
 	return nil
 }
 
-// ServeHTTP judges the callback, records what it found, and does what its rule says.
+// ServeHTTP judges the callback, records the result, and performs the action.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	c := h.judge(r)
 	defer c.body.release()
 	h.record(r, c)
 	action, ok := actions[c.action]
 	if !ok {
-		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("no such action: %s", c.action))
+		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("unknown action: %s", c.action))
 	}
 	return action.serve(h, w, r, next, c)
 }

@@ -29,7 +29,7 @@ const (
 	siteURL = "http://localhost:9080"
 )
 
-// recallBody is the payload as Tencent documents it, without its comments.
+// recallBody returns Tencent's sample of the recall, without its comments.
 func recallBody(t *testing.T) []byte {
 	t.Helper()
 	body, err := os.ReadFile(filepath.Join("callback", "testdata", "recall.json"))
@@ -39,12 +39,12 @@ func recallBody(t *testing.T) []byte {
 	return body
 }
 
-// goodQuery returns the query of a recall that is signed now.
+// goodQuery returns the query of a recall with a valid Sign.
 func goodQuery() string {
 	return guardtest.Query(guardtest.App, callback.RecallCommand, guardtest.Signed(guardtest.Token, time.Now()))
 }
 
-// received is a request as the backend got it.
+// received is a request that the backend has received.
 type received struct {
 	Method, URI, Proto string
 	Header             http.Header
@@ -81,10 +81,10 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, guardtest.OKJSON)
 }
 
-// address is host and port, for reverse_proxy.
+// address returns host and port, for reverse_proxy.
 func (b *backend) address() string { return b.Listener.Addr().String() }
 
-// take returns what was received since the last time.
+// take returns the requests that were received since the last call.
 func (b *backend) take() []received {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -93,7 +93,8 @@ func (b *backend) take() []received {
 	return got
 }
 
-// takeOne returns the one request that must have been received.
+// takeOne returns the only request that was received. It fails the test if there is not
+// exactly one.
 func (b *backend) takeOne(t *testing.T) received {
 	t.Helper()
 	got := b.take()
@@ -103,7 +104,7 @@ func (b *backend) takeOne(t *testing.T) received {
 	return got[0]
 }
 
-// takeNone fails if anything was received.
+// takeNone fails the test if a request was received.
 func (b *backend) takeNone(t *testing.T) {
 	t.Helper()
 	if got := b.take(); len(got) != 0 {
@@ -111,7 +112,7 @@ func (b *backend) takeNone(t *testing.T) {
 	}
 }
 
-// site is what a test writes of a Caddyfile.
+// site contains parts of a Caddyfile.
 type site struct {
 	global  string // more global options
 	servers string // more options of the server
@@ -119,18 +120,18 @@ type site struct {
 	body    string // the site's directives
 }
 
-// start runs Caddy with the site and returns the name of its log file. Ports are
-// fixed, so that tests that use it cannot be parallel.
+// start runs Caddy with the site and returns the name of its log file. Tests that use it
+// cannot be parallel, because the ports are fixed.
 func (s site) start(t *testing.T) (logFile string) {
 	t.Helper()
 	logFile = filepath.Join(t.TempDir(), "log.json")
-	http.DefaultClient.CloseIdleConnections() // every load closes the admin API's
+	http.DefaultClient.CloseIdleConnections() // a load closes connections to the admin API
 	tester := caddytest.NewTester(t)
 	tester.InitServer(s.caddyfile(logFile), "caddyfile")
 	if t.Failed() {
 		t.FailNow()
 	}
-	time.Sleep(20 * time.Millisecond) // the server before may accept one more connection, and drop it
+	time.Sleep(20 * time.Millisecond) // the previous server may accept and drop one more connection
 	return logFile
 }
 
@@ -163,13 +164,13 @@ func guarded(b *backend, subdirectives ...string) site {
 	return site{body: guardtest.Guard(subdirectives...) + "\nreverse_proxy " + b.address()}
 }
 
-// protocol is one that callbacks can come by.
+// protocol is a version of HTTP for callbacks.
 type protocol struct {
 	name   string
 	client *http.Client
 }
 
-// protocols returns clients of HTTP/1.1 and of h2c.
+// protocols returns clients for HTTP/1.1 and h2c.
 func protocols(t *testing.T) []protocol {
 	t.Helper()
 	var all []protocol
@@ -183,7 +184,7 @@ func protocols(t *testing.T) []protocol {
 	return all
 }
 
-// request is one that a test makes.
+// request describes a request of a test.
 type request struct {
 	method  string // POST without
 	path    string
@@ -193,7 +194,7 @@ type request struct {
 	header  http.Header
 }
 
-// response is what came back.
+// response is the response to a request.
 type response struct {
 	status int
 	header http.Header
@@ -233,7 +234,7 @@ func readResponse(t *testing.T, resp *http.Response) response {
 	return response{resp.StatusCode, resp.Header, body}
 }
 
-// wantOK fails unless the answer is the one that Tencent asks for.
+// wantOK fails the test unless the answer is OK in Tencent's format.
 func (r response) wantOK(t *testing.T) {
 	t.Helper()
 	if r.status != http.StatusOK || string(r.body) != guardtest.OKJSON {
@@ -241,8 +242,8 @@ func (r response) wantOK(t *testing.T) {
 	}
 }
 
-// wantRefused fails unless the answer refuses as the reason, with all of the
-// three fields that Tencent asks for.
+// wantRefused fails the test unless the answer is FAIL for the reason, with all three
+// fields of Tencent's format.
 func (r response) wantRefused(t *testing.T, status int, reason callback.Reason) {
 	t.Helper()
 	if r.status != status {

@@ -12,8 +12,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// The collectors live as long as the process, so that counts survive a reload.
-// Each configuration has a registry of its own, to which they are added.
+// The collectors live as long as the process, so that counts survive a reload. They are
+// registered with the registry of each configuration.
 var (
 	callbacksTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "callbacks_total",
@@ -22,18 +22,18 @@ var (
 
 	rejectionsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "rejections_total",
-		Help: "Callbacks that were refused, or in report mode would have been.",
+		Help: "Callbacks that were refused, or would have been refused in report mode.",
 	}, []string{"sdk_app_id", "reason", "mode"})
 
 	inspectSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "inspect_seconds",
-		Help:    "Time to judge a callback, without the wait for its body.",
+		Help:    "Time to judge a callback, excluding the time to receive its body.",
 		Buckets: []float64{1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 1e-2, 1e-1},
 	})
 
 	clockSkewSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "clock_skew_seconds",
-		Help:    "How far the local clock is ahead of RequestTime, in correctly signed callbacks.",
+		Help:    "How far the local clock is ahead of RequestTime, for correctly signed callbacks.",
 		Buckets: []float64{-600, -60, -30, -10, -5, -2, -1, 0, 1, 2, 5, 10, 30, 60, 600},
 	})
 
@@ -57,8 +57,8 @@ func registerMetrics(registry prometheus.Registerer) error {
 	return register(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal, copyFailuresTotal)
 }
 
-// register adds the collectors to a configuration's registry. Another handler
-// of the same configuration may have done so.
+// register registers the collectors, unless another handler of the same configuration
+// has done so.
 func register(registry prometheus.Registerer, collectors ...prometheus.Collector) error {
 	for _, c := range collectors {
 		err := registry.Register(c)
@@ -69,7 +69,8 @@ func register(registry prometheus.Registerer, collectors ...prometheus.Collector
 	return nil
 }
 
-// otherLabel stands for what is not known, so that a caller cannot make labels.
+// otherLabel is the label of unknown apps and commands, so that callers cannot create
+// series.
 const otherLabel = "other"
 
 func commandLabel(command string) string {
@@ -102,9 +103,9 @@ func (h *Handler) count(c *call) {
 	}
 }
 
-// countTokens makes the counters of the apps' tokens, so that increase() sees a
-// token's first use.
-func (h *Handler) countTokens() {
+// initTokenCounters creates the counters of all tokens, so that increase() includes the
+// first use.
+func (h *Handler) initTokenCounters() {
 	for _, app := range h.apps {
 		for i := range app.secrets {
 			tokenUsesTotal.WithLabelValues(app.id, strconv.Itoa(i+1))

@@ -46,8 +46,8 @@ var deliveryMetricLabels = map[string][]string{
 	"unclaimed_deliveries":        {"guard", "consumer"},
 }
 
-// scrape is what the guard's metrics say, by name and labels as printed, without
-// the common prefix.
+// scrape contains the values of the guard's metrics, by name and labels in the
+// exposition format, without the common prefix.
 type scrape map[string]float64
 
 var sampleLine = regexp.MustCompile(`(?m)^caddy_tim_callback_(\S+|[a-z_]+\{.*\}) (\S+)$`)
@@ -65,8 +65,7 @@ func parseScrape(t *testing.T, text string) scrape {
 	return s
 }
 
-// since returns how much has been counted since the earlier scrape, without what
-// has not changed.
+// since returns the differences to an earlier scrape, without unchanged values.
 func (s scrape) since(earlier scrape) map[string]float64 {
 	diff := make(map[string]float64)
 	for series, value := range s {
@@ -77,7 +76,7 @@ func (s scrape) since(earlier scrape) map[string]float64 {
 	return diff
 }
 
-// loadedCaddy is Caddy as its own command runs it, with an admin API.
+// loadedCaddy is a Caddy in this process, with an admin API.
 type loadedCaddy struct {
 	*guardedServer
 	admin string
@@ -93,8 +92,8 @@ func freeAddress(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// newLoadedCaddy returns a Caddy that has yet to load. There is one to a process,
-// so that tests that use it cannot be parallel.
+// newLoadedCaddy returns a Caddy without a configuration. Tests that use it cannot be
+// parallel, because there is only one per process.
 func newLoadedCaddy(t *testing.T) *loadedCaddy {
 	t.Helper()
 	transport := &http.Transport{DisableKeepAlives: true}
@@ -131,7 +130,7 @@ http://%s {
 	}
 }
 
-// scrape asks the admin API for the metrics.
+// scrape gets the metrics from the admin API.
 func (c *loadedCaddy) scrape(t *testing.T) scrape {
 	t.Helper()
 	return parseScrape(t, c.scrapeText(t))
@@ -155,7 +154,7 @@ func (c *loadedCaddy) scrapeText(t *testing.T) string {
 	return string(text)
 }
 
-// twoTokens is a guard of an app whose token is being rotated.
+// twoTokens is a guard with an app whose token is being rotated.
 func twoTokens(subdirectives ...string) string {
 	return strings.Replace(guardtest.Guard(subdirectives...), guardtest.Token, guardtest.Token+" "+guardtest.NewToken, 1)
 }
@@ -274,7 +273,7 @@ func TestEndToEndMetricsCountWhatTheGuardDoes(t *testing.T) {
 	}
 }
 
-func TestEndToEndMetricsShowTheClockSkewOfTrulySignedCalls(t *testing.T) {
+func TestEndToEndMetricsShowTheClockSkewOfCorrectlySignedCalls(t *testing.T) {
 	c := newLoadedCaddy(t)
 	c.load(t, guardtest.Guard())
 	now := time.Now()
@@ -290,7 +289,7 @@ func TestEndToEndMetricsShowTheClockSkewOfTrulySignedCalls(t *testing.T) {
 	}
 }
 
-// Whoever calls cannot make series: what is unknown is "other".
+// Callers cannot create series: unknown labels are "other".
 func TestEndToEndMetricsAreBounded(t *testing.T) {
 	c := newLoadedCaddy(t)
 	c.load(t, guardtest.Guard("on * forward")+"\nrespond 404")
@@ -354,8 +353,8 @@ func TestEndToEndMetricsSurviveReloads(t *testing.T) {
 	}
 }
 
-// postUntilServed repeats the call while the listener of the configuration before
-// takes connections that it does not serve any more.
+// postUntilServed repeats the call while the listener of the previous configuration
+// accepts connections that it no longer serves.
 func (c *loadedCaddy) postUntilServed(t *testing.T, q request) {
 	t.Helper()
 	var err error
@@ -367,7 +366,8 @@ func (c *loadedCaddy) postUntilServed(t *testing.T, q request) {
 	t.Fatal(err)
 }
 
-// settledGoroutines waits until there are at most so many, or no fewer for a while.
+// settledGoroutines waits until there are at most that many goroutines, or until their
+// number has stopped falling.
 func settledGoroutines(enough int) (n int) {
 	n = runtime.NumGoroutine()
 	for still := 0; still < 20 && n > enough; still++ {
@@ -408,7 +408,6 @@ var (
 	grouping = regexp.MustCompile(`\b(?:by|on|without|ignoring)\s*\(([a-z_, ]*)\)`)
 )
 
-// The dashboard and the alerts ask only for what a scrape has.
 func TestDashboardsAskForMetricsThatExist(t *testing.T) {
 	t.Parallel()
 	known := maps.Clone(metricLabels)

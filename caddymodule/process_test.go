@@ -27,8 +27,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// processConfig names the variable that makes the test binary a Caddy of this
-// configuration.
+// processConfig is the environment variable that makes the test binary run Caddy. It
+// contains the configuration.
 const processConfig = "TIMGUARD_TEST_PROCESS"
 
 func TestMain(m *testing.M) {
@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// usage is what a process has used so far.
+// usage contains the resources that a process has used so far.
 type usage struct {
 	CPU        time.Duration
 	Mallocs    uint64
@@ -53,17 +53,17 @@ type usage struct {
 	RSS        uint64 // bytes of memory now
 	Peak       uint64 // bytes of memory at the most, since the process began
 	Goroutines int
-	Failed     string // why the command was not obeyed
+	Failed     string // the error of the command
 }
 
-// What a process can be asked to do before it says what it has used.
+// The commands that a process executes before it returns its usage.
 const (
 	askNothing = "usage"
 	askCollect = "collect" // garbage, and give it back to the system
 	askReload  = "reload"  // the configuration
 )
 
-// serveProcess runs Caddy until standard input ends, and obeys its lines.
+// serveProcess runs Caddy, and executes commands from standard input until it ends.
 func serveProcess(config []byte) error {
 	if err := caddy.Load(config, true); err != nil {
 		return err
@@ -77,7 +77,7 @@ func serveProcess(config []byte) error {
 		failed := ""
 		switch in.Text() {
 		case askCollect:
-			runtime.GC() // what pools hold survives the first collection
+			runtime.GC() // again, because pools survive one collection
 			debug.FreeOSMemory()
 		case askReload:
 			if err := caddy.Load(config, true); err != nil {
@@ -107,8 +107,8 @@ func used() usage {
 	}
 }
 
-// resident returns the memory of this process, now and at the most, where /proc
-// tells. The peak that getrusage tells begins with that of the parent.
+// resident returns the resident memory of this process and its peak, if there is /proc.
+// The peak of getrusage includes that of the parent before exec.
 func resident() (now, peak uint64) {
 	status, _ := os.ReadFile("/proc/self/status")
 	for line := range strings.Lines(string(status)) {
@@ -127,11 +127,11 @@ func resident() (now, peak uint64) {
 	return now, peak
 }
 
-// process is a Caddy in a process of its own, so that its accounts are not those
-// of the load.
+// process is a Caddy in a separate process, so that its usage does not include that of
+// the load.
 type process struct {
 	tb   testing.TB
-	stop func() // at the test's end at the latest
+	stop func() // also called at the end of the test
 
 	mu  sync.Mutex
 	in  io.Writer
@@ -177,7 +177,7 @@ func (p *process) read() (u usage) {
 	return u
 }
 
-// ask has the process do something, and returns what it has used then.
+// ask makes the process execute a command, and returns its usage.
 func (p *process) ask(what string) usage {
 	p.tb.Helper()
 	p.mu.Lock()
@@ -186,8 +186,8 @@ func (p *process) ask(what string) usage {
 	return p.read()
 }
 
-// until collects garbage until what is used is as wanted and no longer falls, or
-// for some seconds.
+// until collects garbage until the usage meets the condition and no longer falls, for at
+// most some seconds.
 func (p *process) until(wanted func(usage) bool) (u usage) {
 	p.tb.Helper()
 	var last usage
@@ -201,12 +201,12 @@ func (p *process) until(wanted func(usage) bool) (u usage) {
 	return u
 }
 
-// processServers is a configuration with one server for each list of handlers in
-// JSON, each on a free port of its own.
+// processServers returns a configuration with a server for each list of handlers in
+// JSON, on free ports.
 func processServers(tb testing.TB, handlers ...string) (config string, addresses []string) {
 	tb.Helper()
 	servers := make([]string, 0, len(handlers))
-	listeners := make([]net.Listener, 0, len(handlers)) // all of them, so that none gets the port of another
+	listeners := make([]net.Listener, 0, len(handlers)) // kept open together, so that all ports differ
 	for i, h := range handlers {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -222,7 +222,8 @@ func processServers(tb testing.TB, handlers ...string) (config string, addresses
 	return `{"admin":{"disabled":true},"logging":{"logs":{"default":{"level":"ERROR"}}},"apps":{"http":{"servers":{` + strings.Join(servers, ",") + `}}}}`, addresses
 }
 
-// answering is a backend for another process: it reads everything and answers OK.
+// answering is a backend for another process, which reads requests completely and
+// answers OK.
 func answering(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	w.Header().Set("Content-Type", "application/json")

@@ -27,7 +27,7 @@ func provision(t *testing.T, h *Handler) error {
 	return h.Validate()
 }
 
-func TestJSONConfigIsChecked(t *testing.T) {
+func TestJSONConfigIsValidated(t *testing.T) {
 	t.Parallel()
 	const app = `"apps":[{"sdk_app_id":"1400000000","tokens":["token"]}]`
 	for config, want := range map[string]string{
@@ -82,8 +82,8 @@ func TestDefaultsOfAProvisionedHandler(t *testing.T) {
 	}
 }
 
-// What `caddy validate` and `caddy adapt --validate` do must work while the
-// server runs, which has the ports.
+// `caddy validate` and `caddy adapt --validate` must work while the server is running
+// and uses the ports.
 func TestValidateNeedsNoNetwork(t *testing.T) {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -120,7 +120,7 @@ func FuzzUnmarshalCaddyfile(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		if strings.Contains(text, "{file.") || strings.Contains(text, "{$") {
-			return // it would read what this machine has
+			return // it would read files of this machine
 		}
 		h := new(Handler)
 		if h.UnmarshalCaddyfile(caddyfile.NewTestDispenser(text)) != nil {

@@ -39,7 +39,7 @@ func TestPlaceholdersOfACall(t *testing.T) {
 	}
 }
 
-func TestAccessLogLeavesOutWhatIsEmpty(t *testing.T) {
+func TestAccessLogOmitsEmptyValues(t *testing.T) {
 	t.Parallel()
 	enc := zapcore.NewMapObjectEncoder()
 	c := &call{query: callback.Query{SdkAppID: "1", Sign: "secret", RequestTime: "1700000000"}, action: actionReject}
@@ -51,7 +51,7 @@ func TestAccessLogLeavesOutWhatIsEmpty(t *testing.T) {
 	}
 }
 
-func TestTheHandlerLogsNoToken(t *testing.T) {
+func TestHandlerLogObjectHasNoToken(t *testing.T) {
 	t.Parallel()
 	enc := zapcore.NewJSONEncoder(zapcore.EncoderConfig{})
 	h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}})

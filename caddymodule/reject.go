@@ -34,7 +34,7 @@ func (h *Handler) reject(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 	return nil
 }
 
-// statuses are the HTTP statuses of the reasons.
+// statuses maps reasons to HTTP statuses.
 var statuses = map[callback.Reason]int{
 	callback.ReasonMethod:   http.StatusMethodNotAllowed,
 	callback.ReasonQuery:    http.StatusBadRequest,

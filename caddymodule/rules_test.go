@@ -18,7 +18,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// withRules returns a handler that knows the rules, and its warnings.
+// withRules returns a validated handler with the rules, and its warnings.
 func withRules(rules ...Rule) (*Handler, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.WarnLevel)
 	h := &Handler{Rules: rules, logger: zap.New(core)}
@@ -26,7 +26,7 @@ func withRules(rules ...Rule) (*Handler, *observer.ObservedLogs) {
 	return h, logs
 }
 
-func TestTheFirstRuleThatNamesACommandCounts(t *testing.T) {
+func TestFirstRuleThatNamesACommandApplies(t *testing.T) {
 	t.Parallel()
 	h, _ := withRules(
 		Rule{Commands: []string{callback.RecallCommand}, Action: actionForward},
@@ -60,7 +60,7 @@ func TestTheFirstRuleThatNamesACommandCounts(t *testing.T) {
 	}
 }
 
-func TestAStarMatchesEveryCommand(t *testing.T) {
+func TestStarMatchesEveryCommand(t *testing.T) {
 	t.Parallel()
 	h, _ := withRules(Rule{Commands: []string{"*"}, Action: actionAck})
 	for _, command := range []string{callback.RecallCommand, "Anything"} {
@@ -73,7 +73,7 @@ func TestAStarMatchesEveryCommand(t *testing.T) {
 	}
 }
 
-func TestRulesWarnOfWhatIsHardlyMeant(t *testing.T) {
+func TestQuestionableRulesAreWarnedOf(t *testing.T) {
 	t.Parallel()
 	late := Fallback{Verdict: verdictDeliver}
 	for name, tt := range map[string]struct {
@@ -115,9 +115,8 @@ func TestRulesWarnOfWhatIsHardlyMeant(t *testing.T) {
 	}
 }
 
-// A command that a backend may take for a known one gets none of the rules that are
-// about others.
-func TestALookAlikeOfACommandHasNoRule(t *testing.T) {
+// A backend may take such a command for the known one, so no other rule may apply to it.
+func TestLookAlikesOfCommandsHaveNoRule(t *testing.T) {
 	t.Parallel()
 	h, _ := withRules(
 		Rule{Commands: []string{"C2C.CallbackAfterMsgWithDraw"}, Action: actionReject},
@@ -137,7 +136,7 @@ func TestALookAlikeOfACommandHasNoRule(t *testing.T) {
 	}
 }
 
-func TestBeforeCallbacksThatNoRuleNamesAreListedAtLoad(t *testing.T) {
+func TestBeforeCallbacksWithoutARuleAreWarnedOf(t *testing.T) {
 	t.Parallel()
 	const text = "no rule names some before-callbacks"
 	for name, tt := range map[string]struct {

@@ -20,7 +20,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// span keeps the attributes that it is given.
+// span records its attributes.
 type span struct {
 	noop.Span
 	recording  bool
@@ -35,7 +35,7 @@ func (s *span) SetAttributes(attributes ...attribute.KeyValue) {
 	}
 }
 
-// traced judges the request within a span and returns the span's attributes.
+// traced serves the request within a span and returns the span's attributes.
 func traced(t *testing.T, h *Handler, q request, recording bool) map[string]string {
 	t.Helper()
 	s := &span{recording: recording, attributes: make(map[string]string)}
@@ -45,7 +45,7 @@ func traced(t *testing.T, h *Handler, q request, recording bool) map[string]stri
 	return s.attributes
 }
 
-func TestASpanGetsTheValuesOfTheCall(t *testing.T) {
+func TestSpanHasTheValuesOfTheCall(t *testing.T) {
 	t.Parallel()
 	h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}})
 	for name, tt := range map[string]struct {
@@ -84,8 +84,7 @@ func TestASpanGetsTheValuesOfTheCall(t *testing.T) {
 	}
 }
 
-// Without tracing there is no span, and with it the guard is no other.
-func TestNoSpanIsNeeded(t *testing.T) {
+func TestTracingIsOptional(t *testing.T) {
 	t.Parallel()
 	h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/?"+goodQuery(), strings.NewReader(string(recallBody(t))))

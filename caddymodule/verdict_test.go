@@ -37,7 +37,7 @@ func init() {
 	caddy.RegisterModule(nextHandler{})
 }
 
-// nextHandler is a handler that a test gives as a function.
+// nextHandler is a handler that calls a function of a test.
 type nextHandler struct {
 	Number int64 `json:"number"`
 }
@@ -56,7 +56,7 @@ func (h *nextHandler) ServeHTTP(w http.ResponseWriter, r *http.Request, next cad
 	return f.(func(http.ResponseWriter, *http.Request, caddyhttp.Handler) error)(w, r, next)
 }
 
-// guardedServer is Caddy's HTTP server in this process, on a port of its own.
+// guardedServer is Caddy's HTTP server in this process, on a free port.
 type guardedServer struct {
 	address  string
 	registry *prometheus.Registry
@@ -66,7 +66,7 @@ type guardedServer struct {
 
 var provisioning sync.Mutex // Caddy loads one configuration at a time
 
-// serve runs a site of these directives, and behind them the function, if any.
+// serve runs a site with the directives, followed by the function, if any.
 func serve(tb testing.TB, directives string, next func(http.ResponseWriter, *http.Request) error) *guardedServer {
 	tb.Helper()
 	app, ctx, cancel := httpApp(tb, directives, next)
@@ -79,7 +79,7 @@ func serve(tb testing.TB, directives string, next func(http.ResponseWriter, *htt
 		if err := app.Stop(); err != nil {
 			tb.Error(err)
 		}
-		provisioning.Lock() // two that clean up would both end Caddy's cache of certificates
+		provisioning.Lock() // concurrent cleanups would both stop Caddy's certificate cache
 		defer provisioning.Unlock()
 		cancel()
 	})
@@ -152,7 +152,7 @@ func (s *guardedServer) post(tb testing.TB, q request) (answer response, took ti
 	return answer, took
 }
 
-// call is post for goroutines, which cannot end a test.
+// call is like post, but can be used in other goroutines.
 func (s *guardedServer) call(ctx context.Context, q request) (answer response, took time.Duration, err error) {
 	var body io.Reader = bytes.NewReader(q.body)
 	if q.chunked {
@@ -173,12 +173,12 @@ func (s *guardedServer) call(ctx context.Context, q request) (answer response, t
 	return response{resp.StatusCode, resp.Header, data}, time.Since(start), err
 }
 
-// sampleOf returns a truly signed callback of the command with a good payload.
+// sampleOf returns a correctly signed callback of the command with a valid payload.
 func sampleOf(command string) request {
 	return request{query: guardtest.Query(guardtest.App, command, guardtest.Signed(guardtest.Token, time.Now())), body: callback.Sample(command)}
 }
 
-// wantAnswer fails unless the answer is HTTP 200 with exactly this JSON.
+// wantAnswer fails the test unless the answer is HTTP 200 with exactly this JSON.
 func (r response) wantAnswer(tb testing.TB, want string) {
 	tb.Helper()
 	if r.status != http.StatusOK || string(r.body) != want {
@@ -189,7 +189,7 @@ func (r response) wantAnswer(tb testing.TB, want string) {
 	}
 }
 
-func TestAHeldAnswerIsValidOnlyIfTencentWouldTakeIt(t *testing.T) {
+func TestHeldAnswerIsValidIfTencentWouldAcceptIt(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat(" ", callback.MaxAnswer-1)
 	for name, tt := range map[string]struct {
@@ -230,7 +230,7 @@ func TestAHeldAnswerIsValidOnlyIfTencentWouldTakeIt(t *testing.T) {
 				a.WriteHeader(tt.status)
 			}
 			for _, text := range tt.writes {
-				_, _ = io.WriteString(a, text) // as handlers do that do not look
+				_, _ = io.WriteString(a, text) // like handlers that ignore errors
 				a.Flush()
 			}
 			if err := a.checkValid(); (err == nil) != tt.valid {
@@ -243,9 +243,9 @@ func TestAHeldAnswerIsValidOnlyIfTencentWouldTakeIt(t *testing.T) {
 	}
 }
 
-// The one answer that a 403 cannot give: a before-callback that is refused gets
-// its rule's verdict, if it is known to be Tencent's.
-func TestWhatIsDoneWithARefusedCallback(t *testing.T) {
+// A 403 cannot forbid anything, so a refused before-callback that is correctly signed
+// gets the verdict of its rule.
+func TestActionOfRefusedCallbacks(t *testing.T) {
 	t.Parallel()
 	forward := func(verdict string) *Rule {
 		r := &Rule{Action: actionForward}
@@ -294,7 +294,7 @@ func TestWhatIsDoneWithARefusedCallback(t *testing.T) {
 	}
 }
 
-func TestForbiddenFriendsAreFoundInBrokenPayloads(t *testing.T) {
+func TestTargetsAreFoundInInvalidFriendRequests(t *testing.T) {
 	t.Parallel()
 	for name, body := range map[string]string{
 		"good":             `{"FriendItem":[{"To_Account":"a"},{"To_Account":"b"}]}`,
@@ -314,7 +314,7 @@ func TestForbiddenFriendsAreFoundInBrokenPayloads(t *testing.T) {
 	}
 }
 
-// friendRequest is a payload about these users.
+// friendRequest returns a friend request to the users.
 func friendRequest(users ...string) []byte {
 	var items []string
 	for _, user := range users {

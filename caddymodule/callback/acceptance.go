@@ -16,15 +16,15 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// MaxAnswer is how long an answer to a delivered callback may be. Tencent's largest
-// replaces a message's body, which is at most 12 kB.
+// MaxAnswer is the maximum size in bytes of a backend's answer. Tencent's largest
+// answer replaces a message body, which is at most 12 kB.
 const MaxAnswer = 1 << 20
 
-// CheckAccepted returns an error unless the answer accepts a delivered callback: a
-// status from 200 to 299, and no ActionStatus FAIL in the body, which means "again,
-// please". It finds a FAIL also behind a byte order mark or a warning of PHP, before
-// trailing text, and in a gzip encoding. An answer that cannot be read is no
-// acceptance. Status 0 is that of no answer at all.
+// CheckAccepted returns an error unless the answer accepts a delivered callback: its
+// status must be 2xx, and its body must not say ActionStatus FAIL, which asks for
+// another attempt. A FAIL is also found after a byte order mark or a PHP warning,
+// before trailing text, and in a gzip-encoded body. An answer that cannot be decoded
+// is not accepted. Status 0 means that there was no answer.
 func CheckAccepted(status int, contentEncoding string, body []byte) error {
 	switch {
 	case status == 0:
@@ -32,7 +32,7 @@ func CheckAccepted(status int, contentEncoding string, body []byte) error {
 	case status < 200 || status > 299:
 		return fmt.Errorf("the answer has the status %d", status)
 	case len(body) > MaxAnswer:
-		return fmt.Errorf("the answer cannot be read: it is longer than %d bytes", MaxAnswer)
+		return fmt.Errorf("the answer cannot be read: %w", errTooLong)
 	}
 	text, err := decode(contentEncoding, body)
 	if err != nil {
@@ -44,12 +44,14 @@ func CheckAccepted(status int, contentEncoding string, body []byte) error {
 	return nil
 }
 
+var errTooLong = fmt.Errorf("longer than %d bytes", MaxAnswer)
+
 func decode(contentEncoding string, body []byte) ([]byte, error) {
 	switch encoding := strings.ToLower(strings.TrimSpace(contentEncoding)); {
 	case encoding == "" || encoding == "identity" || len(body) == 0:
 		return body, nil
 	case encoding != "gzip" && encoding != "x-gzip":
-		return nil, errors.New("want it without a Content-Encoding, or as gzip")
+		return nil, errors.New("want no Content-Encoding, or gzip")
 	}
 	reader, err := gzip.NewReader(bytes.NewReader(body))
 	if err != nil {
@@ -57,19 +59,19 @@ func decode(contentEncoding string, body []byte) ([]byte, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(reader, MaxAnswer+1))
 	if err == nil && len(text) > MaxAnswer {
-		err = fmt.Errorf("it is longer than %d bytes", MaxAnswer)
+		err = errTooLong
 	}
 	return text, err
 }
 
-// fail fits an ActionStatus FAIL in a text that is not JSON.
-var fail = regexp.MustCompile(`"ActionStatus"\s*:\s*"FAIL"`)
+// failPattern matches an ActionStatus FAIL in text that is not valid JSON.
+var failPattern = regexp.MustCompile(`"ActionStatus"\s*:\s*"FAIL"`)
 
-// maxTries bounds how often it is tried to read JSON in a text that is none.
+// maxTries limits the number of positions at which saysFail tries to parse an object.
 const maxTries = 64
 
-// saysFail reports whether an object in the text has the ActionStatus FAIL. What
-// stands inside an object's members is not the answer's.
+// saysFail reports whether a top-level object in the text has the ActionStatus FAIL.
+// Nested objects do not count.
 func saysFail(text []byte) bool {
 	lenient := json.JoinOptions(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	rest, broken := text, false
@@ -85,11 +87,11 @@ func saysFail(text []byte) bool {
 			rest, broken = rest[1:], true
 			continue
 		}
-		var said struct{ ActionStatus string }
-		if json.Unmarshal(object, &said, lenient) == nil && said.ActionStatus == "FAIL" {
+		var answer struct{ ActionStatus string }
+		if json.Unmarshal(object, &answer, lenient) == nil && answer.ActionStatus == "FAIL" {
 			return true
 		}
 		rest = rest[dec.InputOffset():]
 	}
-	return fail.Match(rest) || broken && fail.Match(text)
+	return failPattern.Match(rest) || broken && failPattern.Match(text)
 }

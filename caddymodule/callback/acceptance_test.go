@@ -24,7 +24,7 @@ func zipped(t *testing.T, text string) string {
 	return b.String()
 }
 
-func TestAnAnswerIsAcceptedUnlessItFailsOrCannotBeRead(t *testing.T) {
+func TestCheckAccepted(t *testing.T) {
 	t.Parallel()
 	const ok = `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}`
 	for name, tt := range map[string]struct {
@@ -76,8 +76,8 @@ func TestAnAnswerIsAcceptedUnlessItFailsOrCannotBeRead(t *testing.T) {
 	}
 }
 
-// An answer is a stranger's, if the backend is.
-func TestAnAnswerOfNothingButBracesIsReadInNoTime(t *testing.T) {
+// The backend, and so the answer, may be untrusted.
+func TestCheckAcceptedIsFastOnPathologicalAnswers(t *testing.T) {
 	t.Parallel()
 	for _, piece := range []string{"{", `{"a":`, `{"a":[`, "{}"} {
 		body := []byte(strings.Repeat(piece, MaxAnswer/len(piece)))

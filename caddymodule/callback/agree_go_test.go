@@ -14,8 +14,8 @@ import (
 	jsonv2 "github.com/go-json-experiment/json"
 )
 
-// goReadings are those of endpoints in Go that decode into whatever there is:
-// numbers as encoding/json's float64 or Number.
+// goReadings are what Go endpoints read that decode into an any, with numbers as
+// float64 or as json.Number.
 func goReadings(body []byte) map[string]*value {
 	all := map[string]*value{}
 	for name, decode := range map[string]func(*any) error{
@@ -67,8 +67,9 @@ func ofAny(v any) *value {
 	panic("not of JSON")
 }
 
-// structReadings are those of endpoints in Go that decode into a struct of the
-// command's fields: encoding/json takes a name in any case, and the last of several.
+// structReadings are what Go endpoints read that decode into a struct with the
+// command's fields. encoding/json matches names in any case, and uses the last of
+// several.
 func structReadings(body []byte, fields []Field) map[string]*value {
 	all := map[string]*value{}
 	for name, unmarshal := range map[string]func([]byte, any) error{
@@ -87,7 +88,7 @@ func structReadings(body []byte, fields []Field) map[string]*value {
 
 var structs sync.Map // types by the first of their Fields
 
-// structOf returns a struct of pointers, which tell an absent field from a zero.
+// structOf returns a struct of pointers, which distinguish an absent field from a zero.
 func structOf(fields []Field) reflect.Type {
 	if t, ok := structs.Load(&fields[0]); ok {
 		return t.(reflect.Type)
@@ -164,7 +165,7 @@ func ofField(v reflect.Value, f Field) *value {
 	return list
 }
 
-// pruned returns what a struct of the fields keeps of a payload.
+// pruned returns the part of a payload that a struct with the fields keeps.
 func (v *value) pruned(fields []Field) *value {
 	kept := &value{Kind: v.Kind, Members: map[string]*value{}}
 	for _, f := range fields {
@@ -187,7 +188,7 @@ func (v *value) pruned(fields []Field) *value {
 	return kept
 }
 
-// goQueryReadings are those of an endpoint in Go.
+// goQueryReadings are what a Go endpoint reads in a query.
 func goQueryReadings(raw string) map[string]*value {
 	values, err := url.ParseQuery(raw)
 	if err != nil {

@@ -14,16 +14,16 @@ import (
 	"testing"
 )
 
-// interpreters are the languages that endpoints are written in. Each reads with
-// its own parsers and settings as it is delivered, without a configuration file.
+// interpreters are languages in which endpoints are written. Each uses its own parsers
+// with default settings, without a configuration file.
 var interpreters = []*interpreter{
 	{command: []string{"node", "testdata/agree/read.js"}},
 	{command: []string{"python3", "-I", "testdata/agree/read.py"}},
 	{command: []string{"php", "-n", "-d", "display_errors=stderr", "testdata/agree/read.php"}},
 }
 
-// interpreter is a child that answers one line with one line. It ends when its
-// input does, that is with the test or the fuzz worker that started it.
+// interpreter is a child process that answers each line with one line. It exits at the
+// end of its input, that is, with the test or fuzz worker that started it.
 type interpreter struct {
 	command []string
 
@@ -34,8 +34,8 @@ type interpreter struct {
 
 var asking sync.Mutex // one question at a time
 
-// requireInterpreters fails the test if an interpreter is missing where all are
-// demanded.
+// requireInterpreters fails the test if an interpreter is missing although all are
+// required.
 func requireInterpreters(tb testing.TB) {
 	tb.Helper()
 	for _, p := range interpreters {
@@ -71,8 +71,8 @@ func (p *interpreter) run(tb testing.TB) {
 	p.in, p.out = in, bufio.NewReaderSize(out, 1<<20)
 }
 
-// readings asks every interpreter for what ("json" or "query") it reads in the
-// text, and returns it by the parser's name.
+// readings asks every interpreter what it reads in the text, which is of the kind what
+// ("json" or "query"), and returns the results by the name of the parser.
 func readings(t *testing.T, what string, text []byte) map[string]*value {
 	t.Helper()
 	request := what + " " + base64.StdEncoding.EncodeToString(text) + "\n"

@@ -14,9 +14,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// FuzzInspectAgree shows that an accepted payload means to every parser at hand
-// what it means to the guard. The text is taken as the whole payload and, because
-// few such are good, as further members of a good one.
+// FuzzInspectAgree checks that all available parsers read an accepted payload as the
+// guard does. The text is used as the whole payload and, because few such payloads are
+// valid, as additional members of a valid one.
 func FuzzInspectAgree(f *testing.F) {
 	requireInterpreters(f)
 	for i, c := range commands {
@@ -34,8 +34,8 @@ func FuzzInspectAgree(f *testing.F) {
 	})
 }
 
-// FuzzParseQueryAgree shows that the parameters of an accepted query mean to
-// every parser at hand what they mean to the guard.
+// FuzzParseQueryAgree checks that all available parsers read the parameters of an
+// accepted query as the guard does.
 func FuzzParseQueryAgree(f *testing.F) {
 	requireInterpreters(f)
 	f.Add(sampleQuery)
@@ -48,8 +48,8 @@ func FuzzParseQueryAgree(f *testing.F) {
 	})
 }
 
-// TestParsersAgreeOnPayloads puts odd members into every command's sample, and odd
-// text into every place of the recall's and some others.
+// TestParsersAgreeOnPayloads adds odd members to every command's sample, and puts odd
+// text in every position of the recall's sample and some others.
 func TestParsersAgreeOnPayloads(t *testing.T) {
 	t.Parallel()
 	requireInterpreters(t)
@@ -81,8 +81,8 @@ func TestParsersAgreeOnPayloads(t *testing.T) {
 	}
 }
 
-// TestParsersAgreeOnQueries puts every byte, raw and escaped, in every place of a
-// pair of every parameter.
+// TestParsersAgreeOnQueries puts every byte, raw and escaped, in every position of
+// every parameter's name and value.
 func TestParsersAgreeOnQueries(t *testing.T) {
 	t.Parallel()
 	requireInterpreters(t)
@@ -102,7 +102,7 @@ func TestParsersAgreeOnQueries(t *testing.T) {
 		pair := name + "=17"
 		for c := range 256 {
 			if c > 0x80 && !strings.ContainsRune("\u0085\u00a0\u00c3\u00ff", rune(c)) {
-				continue // alike: some spaces of Latin-1 and parts of UTF-8 are enough
+				continue // some Latin-1 spaces and parts of UTF-8 are enough; the rest behave alike
 			}
 			for _, at := range []int{0, len(name) / 2, len(name), len(name) + 1, len(pair)} {
 				try(pair[:at] + string([]byte{byte(c)}) + pair[at:])
@@ -116,8 +116,8 @@ func TestParsersAgreeOnQueries(t *testing.T) {
 	}
 }
 
-// wantAgreement reports whether the guard accepts the payload, and fails the test
-// if a parser then reads another.
+// wantAgreement reports whether the guard accepts the payload. If so, it fails the
+// test if a parser reads it differently.
 func wantAgreement(t *testing.T, body []byte, command string) bool {
 	t.Helper()
 	event, err := Inspect(body, command)
@@ -149,7 +149,7 @@ func wantAgreement(t *testing.T, body []byte, command string) bool {
 	return true
 }
 
-// wantEvent compares the envelope that rules and log show with what was read.
+// wantEvent compares the Event with what was read.
 func wantEvent(t *testing.T, event Event, got *value, fields []Field, body []byte) {
 	t.Helper()
 	for name, here := range map[string]string{
@@ -176,9 +176,9 @@ func wantEvent(t *testing.T, event Event, got *value, fields []Field, body []byt
 	}
 }
 
-// wantQueryAgreement reports whether the guard accepts the query, and fails the
-// test if a parser then reads another value of a protocol parameter, or a name
-// that somebody could take for one.
+// wantQueryAgreement reports whether the guard accepts the query. If so, it fails the
+// test if a parser reads another value of a protocol parameter, or a name that could
+// be taken for one.
 func wantQueryAgreement(t *testing.T, raw string) bool {
 	t.Helper()
 	q, err := ParseQuery(raw)
@@ -209,7 +209,7 @@ func wantQueryAgreement(t *testing.T, raw string) bool {
 	return true
 }
 
-// only returns the one text of a parameter, the empty one if it is absent.
+// only returns the only value of a parameter, or "" if it is absent.
 func (v *value) only() (string, bool) {
 	switch {
 	case v == nil:
@@ -220,7 +220,7 @@ func (v *value) only() (string, bool) {
 	return unhexed(v.Elements[0].Text), true
 }
 
-// sampleWith returns the command's sample with more members at its end.
+// sampleWith returns the command's sample with additional members at its end.
 func sampleWith(command, members string) []byte {
 	return append(bytes.TrimSuffix(Sample(command), []byte("}")), ","+members+"}"...)
 }
@@ -247,7 +247,7 @@ func eachToken(t *testing.T, body []byte, f func(start, end int, kind jsontext.K
 	}
 }
 
-// oddTokens returns what may stand in the place of a name, string or number, good or bad.
+// oddTokens returns valid and invalid replacements for a name, string or number.
 func oddTokens(literal string, kind jsontext.Kind) []string {
 	switch kind {
 	case 'n':

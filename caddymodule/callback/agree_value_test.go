@@ -14,7 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// value is what a parser read, in a form that all languages can print.
+// value is what a parser read, in a form that can be printed in all languages.
 type value struct {
 	// object, array, string, number, literal; table if the language has one type
 	// for objects and arrays; refused if the parser takes no such text.
@@ -38,7 +38,7 @@ func unhexed(text string) string {
 	return string(plain)
 }
 
-// exactly reads what the grammar says, with numbers as they are written.
+// exactly parses the text according to the grammar, with numbers as they are written.
 func exactly(dec *jsontext.Decoder) (*value, error) {
 	token, err := dec.ReadToken()
 	if err != nil {
@@ -90,7 +90,7 @@ func numberOf(literal string) *value {
 	return &value{Kind: "number", Text: hexed(literal)}
 }
 
-// safe reports whether every parser can hold the number.
+// safe reports whether every parser can represent the number exactly.
 func (v *value) safe() bool {
 	n, err := strconv.ParseInt(unhexed(v.Text), 10, 64)
 	return err == nil && n > -1<<53 && n < 1<<53
@@ -103,10 +103,9 @@ func (v *value) member(name string) *value {
 	return v.Members[hexed(name)]
 }
 
-// differ returns where a parser read other than what is written, and what;
-// nothing if it agrees. Numbers must be the same where the guard has checked them
-// and where every parser can hold them; what else stands in unknown fields each
-// parser rounds in its way.
+// differ describes where and how a parser's result differs from what is written, or
+// returns "" if it does not. Numbers must be equal if the guard has checked them or if
+// every parser can represent them. Parsers may round others, in unknown fields.
 func differ(written, got *value, fields []Field, checked bool) string {
 	if got.Kind == "table" {
 		got = got.untangled(written)
@@ -142,7 +141,7 @@ func differ(written, got *value, fields []Field, checked bool) string {
 
 var fieldLists sync.Map // by their object
 
-// fieldsOf returns what is known of the command's payload, the same slice each time.
+// fieldsOf returns the fields of the command's payload, as the same slice each time.
 func fieldsOf(command string) []Field {
 	o, _ := schemaOf(command)
 	if fields, ok := fieldLists.Load(o); ok {
@@ -164,7 +163,7 @@ func fieldNamed(fields []Field, name string) Field {
 	return fields[i]
 }
 
-// untangled returns the table as what is written, if it can be that.
+// untangled converts the table to the value that is written, if possible.
 func (v *value) untangled(written *value) *value {
 	if written.Kind != "array" {
 		return &value{Kind: "object", Members: v.Members}

@@ -7,8 +7,8 @@ package callback
 
 import "testing"
 
-// Not parallel, because others' allocations would count; and not under the race
-// detector, which makes pools drop what they hold.
+// Not parallel, because AllocsPerRun counts all goroutines; not under the race
+// detector, which adds allocations.
 func TestInspectAllocatesAtMostTwice(t *testing.T) {
 	for command, body := range map[string]string{
 		RecallCommand:                         sampleRecall,
@@ -24,7 +24,7 @@ func TestInspectAllocatesAtMostTwice(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		if allocations-1 > 2 { // one is the body's
+		if allocations-1 > 2 { // one is for the body
 			t.Errorf("%s: got %v allocations, want at most 2", command, allocations-1)
 		}
 	}

@@ -5,9 +5,9 @@ package callback
 
 import "github.com/go-json-experiment/json"
 
-// Answer is what Tencent expects in return for a callback: HTTP 200 with these
-// three fields, always all of them. For after-callbacks it is an acknowledgement;
-// for before-callbacks ErrorCode is the verdict. See
+// Answer is the response body that Tencent expects to a callback, with HTTP 200. The
+// first three fields are always present. For after-callbacks it is an
+// acknowledgement; for before-callbacks ErrorCode is the verdict. See
 // https://www.tencentcloud.com/document/product/1047/34354.
 type Answer struct {
 	// "OK" when the callback was processed, "FAIL" when it was not.
@@ -17,11 +17,11 @@ type Answer struct {
 	ErrorInfo string `json:"ErrorInfo"`
 
 	// 0 allows; 1 forbids; 2 discards silently (send-message commands only);
-	// or a code of the app's own in the range of the command's family.
+	// or one of the app's own codes, in the range of the command's family.
 	ErrorCode int `json:"ErrorCode"`
 
-	// The verdict on each target of a friend request, whose ErrorCode Tencent
-	// ignores.
+	// The verdict on each target of a friend request. Tencent ignores the ErrorCode
+	// of such an answer.
 	ResultItem []ResultItem `json:"ResultItem,omitempty"`
 }
 
@@ -39,16 +39,17 @@ type ResultItem struct {
 func OK() Answer { return Answer{ActionStatus: "OK"} }
 
 // Fail is the answer of an endpoint that refused or could not process the
-// callback. It is no verdict: Tencent allows the action of a before-callback
-// whose answer fails, unless the console says otherwise.
+// callback. It is not a verdict: Tencent allows the action of a before-callback
+// whose answer is FAIL, unless the console says otherwise.
 func Fail(info string) Answer {
 	return Answer{ActionStatus: "FAIL", ErrorInfo: info, ErrorCode: 1}
 }
 
-// JSON returns the answer as Tencent prints it.
+// JSON returns the answer as a response body, in the field order of Tencent's
+// documentation.
 func (a Answer) JSON() []byte {
 	b, err := json.Marshal(a)
-	if err != nil { // only text that is not UTF-8 can do this
+	if err != nil { // only invalid UTF-8 fails
 		a.ErrorInfo = ""
 		b, _ = json.Marshal(a)
 	}

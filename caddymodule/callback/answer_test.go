@@ -19,7 +19,7 @@ func TestAnswersHaveAllThreeFields(t *testing.T) {
 	}
 }
 
-func TestAnAnswerIsJSONWhateverItsText(t *testing.T) {
+func TestAnswersAreJSONWhateverTheirText(t *testing.T) {
 	t.Parallel()
 	const want = `{"ActionStatus":"FAIL","ErrorInfo":"","ErrorCode":1}`
 	if got := string(Fail("\xff").JSON()); got != want {

@@ -16,14 +16,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// chatMessage is what Tencent posts most often: a message of a group, with Chinese
+// chatMessage is the most frequent kind of callback: a group message, here with Chinese
 // text and three elements.
 //
 //go:embed testdata/message.json
 var chatMessage string
 
-// BenchmarkBounds prints how Inspect compares, as medians of ratios: the two that
-// are compared take turns, so that a machine that slows down slows both.
+// BenchmarkBounds compares Inspect with other parsers, as medians of ratios. The two
+// that are compared alternate, so that a slowdown of the machine affects both.
 func BenchmarkBounds(b *testing.B) {
 	b.Run("recall/times faster than encoding/json (at least 3)", func(b *testing.B) {
 		body := []byte(sampleRecall)
@@ -43,7 +43,7 @@ func BenchmarkBounds(b *testing.B) {
 	})
 }
 
-// ratio returns the median of one's time divided by the other's.
+// ratio returns the median of the first function's time divided by the second's.
 func ratio(b *testing.B, one, other func() error) float64 {
 	b.Helper()
 	const rounds = 301
@@ -62,7 +62,7 @@ func ratio(b *testing.B, one, other func() error) float64 {
 		ratios[i] = float64(turn(one, calls)) / float64(turn(other, calls))
 	}
 	slices.Sort(ratios)
-	b.ReportMetric(0, "ns/op") // says nothing here
+	b.ReportMetric(0, "ns/op") // not meaningful
 	return ratios[rounds/2]
 }
 
@@ -73,7 +73,7 @@ func inspecting(body []byte, command string) func() error {
 	}
 }
 
-// walking reads all tokens, with a decoder that is there already.
+// walking reads all tokens, with an existing decoder.
 func walking(body []byte) func() error {
 	reader, dec := new(bytes.Reader), new(jsontext.Decoder)
 	return func() error {

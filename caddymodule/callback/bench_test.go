@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// The documented sample on one line, as it is on the wire.
+// The documented sample, on one line as Tencent sends it.
 const sampleRecall = `{"CallbackCommand":"Group.CallbackAfterRecallMsg","Operator_Account":"admin","Type":"Community","GroupId":"1213456","MsgSeqList":[{"MsgSeq":130}],"TopicId":"@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic","EventTime":"1670574414123"}`
 
 const sampleQuery = "CallbackCommand=Group.CallbackAfterRecallMsg&ClientIP=127.0.0.1&OptPlatform=RESTAPI&RequestTime=1669872112&SdkAppid=1400000000&Sign=17773bc39a671d7b9aa835458704d2a6db81360a5940292b587d6d760d484061&contenttype=json"
 
 func vectorClock() time.Time { return time.Unix(1669872112, 0) }
 
-// BenchmarkJudge is the whole judgement of one callback among others.
+// BenchmarkJudge measures all checks of a callback, in parallel.
 func BenchmarkJudge(b *testing.B) {
 	v, err := NewVerifier([]string{"xxxxyyyy"}, time.Minute, vectorClock)
 	if err != nil {
@@ -68,8 +68,8 @@ func BenchmarkInspect(b *testing.B) {
 	}
 }
 
-// BenchmarkEncodingJSON is what the same payload costs in encoding/json alone,
-// without any check.
+// BenchmarkEncodingJSON decodes the same payload with encoding/json, without any
+// checks.
 func BenchmarkEncodingJSON(b *testing.B) {
 	body := []byte(sampleRecall)
 	b.SetBytes(int64(len(body)))

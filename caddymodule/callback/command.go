@@ -10,19 +10,20 @@ import (
 	"github.com/agnivade/levenshtein"
 )
 
-// Class says when Tencent sends a callback, and so what its answer means.
+// Class says whether Tencent sends a callback before or after the event, which
+// determines the meaning of the answer.
 type Class string
 
 const (
-	// Before is the class of callbacks that ask: the answer is a verdict, and
-	// Tencent waits 2 seconds for it and never asks again.
+	// Before is the class of callbacks that ask for permission. The answer is a
+	// verdict; Tencent waits 2 seconds for it and does not retry.
 	Before Class = "before"
-	// After is the class of callbacks that tell: the answer is only noted.
+	// After is the class of callbacks that notify. The answer only acknowledges.
 	After Class = "after"
 )
 
-// ClassOf returns the class of a command by Tencent's naming, which holds for
-// every known command and is the best guess for a new one.
+// ClassOf returns the class of a command according to Tencent's naming convention,
+// which holds for every known command and is the best guess for an unknown one.
 func ClassOf(command string) Class {
 	if strings.Contains(command, "CallbackBefore") || strings.Contains(command, "CallbackPrev") {
 		return Before
@@ -30,7 +31,8 @@ func ClassOf(command string) Class {
 	return After
 }
 
-// Command describes one callback command: what [Inspect] demands of its payload.
+// Command describes one callback command and the schema of its payload, which
+// [Inspect] enforces.
 type Command struct {
 	// The CallbackCommand, as in the query.
 	Name string `json:"name"`
@@ -38,32 +40,32 @@ type Command struct {
 	// Before or After.
 	Class Class `json:"class"`
 
-	// The part of the product that it belongs to, such as "group" or "c2c".
+	// The part of the product that the command belongs to, such as "group" or "c2c".
 	Family string `json:"family"`
 
-	// The payload's fields. Without any, the payload is checked as strict JSON
-	// and for its CallbackCommand, and otherwise taken as it is.
+	// The payload's fields. If there are none, only strict JSON and the
+	// CallbackCommand are checked.
 	Fields []Field `json:"fields,omitempty"`
 
-	// The ErrorCodes that forbid, of a Before command; the first one is the plain
-	// refusal.
+	// The ErrorCodes that forbid the action of a Before command. The first one is
+	// the default.
 	Codes []CodeRange `json:"codes,omitempty"`
 }
 
 // Field describes one field of a payload, or of an object in it.
 type Field struct {
-	// The name, in the exact case of the wire.
+	// The exact, case-sensitive name.
 	Name string `json:"name"`
 
-	// What the value may be. Alternatives are combined with |.
+	// The types that the value may have, combined with |.
 	Type Type `json:"type"`
 
-	// Whether the field is in every version and every sample seen. Any other may
-	// be absent.
+	// Whether a payload without the field is rejected. Only fields that every known
+	// version and sample of the payload has are required.
 	Required bool `json:"required,omitempty"`
 
-	// The least value of an integer, number of elements of an array, or number
-	// of bytes of a string.
+	// The minimum value of an integer, number of elements of an array, or length in
+	// bytes of a string.
 	Min int64 `json:"min,omitempty"`
 
 	// The fields of the object, or of each object in the array.
@@ -73,22 +75,22 @@ type Field struct {
 // Type is a set of JSON types.
 type Type uint16
 
-// The types that fields of callbacks have.
+// The types of callback fields.
 const (
 	String  Type = 1 << iota // a string
-	Integer                  // a number without fraction or exponent, nearer to 0 than 2^53
+	Integer                  // a number without fraction or exponent, between -2^53 and 2^53
 	Uint32                   // an Integer from 0 to 4294967295
-	Digits                   // a string of decimal digits, an Integer from 0
+	Digits                   // a string of decimal digits, in the range of an Integer
 	Object                   // an object, with the field's Fields
 	Array                    // an array of anything
 	Strings                  // an array of strings
 	Objects                  // an array of objects, each with the field's Fields
 )
 
-// typeNames are Tencent's words for the types, in the order of the bits.
+// typeNames are the names of the types in Tencent's documentation, in bit order.
 var typeNames = [...]string{"String", "Integer", "Integer (uint32)", "String of digits", "Object", "Array", "Array of Strings", "Array of Objects"}
 
-// String returns Tencent's words for the types of the set, separated by " or ".
+// String returns Tencent's names of the types in the set, separated by " or ".
 func (t Type) String() string {
 	var names []string
 	for i, name := range typeNames {
@@ -99,16 +101,15 @@ func (t Type) String() string {
 	return strings.Join(names, " or ")
 }
 
-// MarshalText returns what String returns.
+// MarshalText implements [encoding.TextMarshaler]. It returns the same as String.
 func (t Type) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
 
-// Commands returns every known command, the front example first, the others by
-// family.
+// Commands returns all known commands, grouped by family. [RecallCommand] is first.
 func Commands() []Command {
 	return slices.Clone(commands)
 }
 
-// Lookup returns the command of that name, in exact case.
+// Lookup returns the known command with the exact name.
 func Lookup(name string) (Command, bool) {
 	c, ok := schemas[name]
 	if !ok {
@@ -117,9 +118,9 @@ func Lookup(name string) (Command, bool) {
 	return c.Command, true
 }
 
-// LookAlike returns the known command that the name would pass for without being
-// it, because they differ in letter case, white space or separators only; empty if
-// there is none.
+// LookAlike returns the known command that the name could be mistaken for, because
+// they differ only in letter case, white space or separators. It returns "" if there
+// is none, or if the name itself is known.
 func LookAlike(name string) string {
 	if known := commandsByForm[normalizeName(name)]; known != name {
 		return known
@@ -127,19 +128,18 @@ func LookAlike(name string) string {
 	return ""
 }
 
-// Slip returns the known command of which the name is a slip of the pen: a
-// [LookAlike], or one with a letter or two too many, too few or wrong, without the
-// product before the dot, or without the word Callback. Empty if the name is known
-// or is none.
+// Slip returns the known command that was probably meant by a misspelled name: one
+// that differs by a typo or two, lacks the prefix before the dot, or lacks the word
+// Callback. It returns "" if the name is known, or resembles no command.
 func Slip(name string) string {
 	if _, known := schemas[name]; known {
 		return ""
 	}
-	nearest, least := "", slips(name)+1
+	nearest, least := "", maxTypos(name)+1
 	for _, c := range commands {
 		forms := []string{c.Name, strings.Replace(c.Name, "Callback", "", 1)}
-		if _, behind, _ := strings.Cut(c.Name, "."); !strings.Contains(name, ".") {
-			forms = append(forms, behind, strings.Replace(behind, "Callback", "", 1))
+		if _, suffix, _ := strings.Cut(c.Name, "."); !strings.Contains(name, ".") {
+			forms = append(forms, suffix, strings.Replace(suffix, "Callback", "", 1))
 		}
 		for _, form := range forms {
 			if d := distance(name, form); d < least {
@@ -150,8 +150,9 @@ func Slip(name string) string {
 	return nearest
 }
 
-// slips is how many slips a name can have and still be taken for another.
-func slips(name string) int {
+// maxTypos returns the edit distance up to which a name counts as misspelled. Short
+// names allow less, because they resemble each other.
+func maxTypos(name string) int {
 	switch n := len(normalizeName(name)); {
 	case n < 4:
 		return 0
@@ -165,7 +166,7 @@ func distance(a, b string) int {
 	return levenshtein.ComputeDistance(normalizeName(a), normalizeName(b))
 }
 
-// commandsByForm holds the names of the known commands by their normalized form.
+// commandsByForm maps the normalized names of the known commands to their exact names.
 var commandsByForm = func() map[string]string {
 	forms := make(map[string]string, len(commands))
 	for _, c := range commands {
@@ -174,7 +175,7 @@ var commandsByForm = func() map[string]string {
 	return forms
 }()
 
-// commands is the whole table, one family a file.
+// commands is the table of known commands. Each family has its own file.
 var commands = slices.Concat(
 	groupCommands, topicCommands, c2cCommands, snsCommands, stateCommands,
 	officialAccountCommands, botCommands, pushCommands, otherCommands,

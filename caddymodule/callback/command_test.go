@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-func TestTheTableIsSound(t *testing.T) {
+func TestCommandTableIsConsistent(t *testing.T) {
 	t.Parallel()
 	all := Commands()
 	if len(all) == 0 || all[0].Name != RecallCommand {
@@ -22,7 +22,7 @@ func TestTheTableIsSound(t *testing.T) {
 	seen := map[string]bool{}
 	for _, c := range all {
 		if seen[c.Name] {
-			t.Errorf("%s stands twice in the table", c.Name)
+			t.Errorf("%s is twice in the table", c.Name)
 		}
 		seen[c.Name] = true
 		if c.Class != ClassOf(c.Name) {
@@ -97,7 +97,7 @@ func TestClassOfFollowsTencentsNaming(t *testing.T) {
 	}
 }
 
-func TestTypesReadLikeTencentsTables(t *testing.T) {
+func TestTypesHaveTencentsNames(t *testing.T) {
 	t.Parallel()
 	for want, set := range map[string]Type{
 		"String": String, "Integer (uint32)": Uint32, "Integer or String of digits": Integer | Digits, "Array of Objects": Objects,
@@ -132,8 +132,8 @@ func decodeTree(t *testing.T, body []byte) map[string]any {
 	return tree
 }
 
-// visit calls f for every field of the table, at any depth, with the object of
-// the payload that holds it. Of an array it visits the first element.
+// visit calls f for every field of the schema, at any depth, with the object of the
+// payload that contains it. In an array, it visits the first element.
 func visit(fields []Field, object map[string]any, at *place, f func(Field, *place)) {
 	if at == nil {
 		at = &place{object: object}
@@ -156,7 +156,7 @@ func visit(fields []Field, object map[string]any, at *place, f func(Field, *plac
 	}
 }
 
-// inspectTree inspects the payload that the tree has become.
+// inspectTree inspects the encoded tree.
 func inspectTree(t *testing.T, tree map[string]any, command string) error {
 	t.Helper()
 	body, err := json.Marshal(tree)
@@ -167,7 +167,7 @@ func inspectTree(t *testing.T, tree map[string]any, command string) error {
 	return err
 }
 
-// eachCommand runs f for every command of the table that has fields.
+// eachCommand calls f for every command with a schema.
 func eachCommand(t *testing.T, f func(t *testing.T, c Command, tree map[string]any)) {
 	t.Helper()
 	for _, c := range Commands() {
@@ -181,7 +181,7 @@ func eachCommand(t *testing.T, f func(t *testing.T, c Command, tree map[string]a
 	}
 }
 
-func TestOnlyRequiredFieldsAreDemanded(t *testing.T) {
+func TestOnlyRequiredFieldsAreMandatory(t *testing.T) {
 	t.Parallel()
 	eachCommand(t, func(t *testing.T, c Command, tree map[string]any) {
 		t.Helper()
@@ -200,11 +200,11 @@ func TestOnlyRequiredFieldsAreDemanded(t *testing.T) {
 	})
 }
 
-// A literal, and the types that it is a value of.
+// A literal, and the types whose values it can be.
 var literals = []struct {
 	json  string
 	types Type
-	below string // where the fault is, if it is not the value as such
+	below string // the path of the fault below the value, if it is not the value itself
 }{
 	{`null`, 0, ""},
 	{`true`, 0, ""},
@@ -231,7 +231,7 @@ var literals = []struct {
 	{`[[]]`, Array, "/0"},
 }
 
-func TestEveryFieldIsOfItsType(t *testing.T) {
+func TestEveryFieldsTypeIsChecked(t *testing.T) {
 	t.Parallel()
 	eachCommand(t, func(t *testing.T, c Command, tree map[string]any) {
 		t.Helper()
@@ -246,7 +246,7 @@ func TestEveryFieldIsOfItsType(t *testing.T) {
 	})
 }
 
-// wantTyped judges what Inspect said of the literal in place of the field's value.
+// wantTyped checks the result of Inspect for a literal in place of the field's value.
 func wantTyped(t *testing.T, err error, f Field, path, literal string, types Type, below string) {
 	t.Helper()
 	if below != "" && f.Type&(Array|Strings|Objects) != 0 {
@@ -267,7 +267,7 @@ func wantTyped(t *testing.T, err error, f Field, path, literal string, types Typ
 	}
 }
 
-func TestIntegersHoldTheirLeastValue(t *testing.T) {
+func TestIntegersAreAtLeastTheirMinimum(t *testing.T) {
 	t.Parallel()
 	eachCommand(t, func(t *testing.T, c Command, tree map[string]any) {
 		t.Helper()
@@ -279,7 +279,7 @@ func TestIntegersHoldTheirLeastValue(t *testing.T) {
 			defer func() { at.object[f.Name] = value }()
 			least := f.Min
 			if least == 0 && f.Type&Uint32 == 0 && f.Name != "EventTime" {
-				at.object[f.Name] = json.Number("-9007199254740991") // no least value
+				at.object[f.Name] = json.Number("-9007199254740991") // no minimum
 				if err := inspectTree(t, tree, c.Name); err != nil {
 					t.Errorf("%s: %v", at.pointer(f.Name), err)
 				}
@@ -295,7 +295,7 @@ func TestIntegersHoldTheirLeastValue(t *testing.T) {
 	})
 }
 
-func TestEveryFieldIsWrittenInItsExactCase(t *testing.T) {
+func TestFieldNamesAreCaseSensitive(t *testing.T) {
 	t.Parallel()
 	eachCommand(t, func(t *testing.T, c Command, tree map[string]any) {
 		t.Helper()
@@ -312,7 +312,7 @@ func TestEveryFieldIsWrittenInItsExactCase(t *testing.T) {
 	})
 }
 
-func TestUnknownFieldsPassInEveryObject(t *testing.T) {
+func TestUnknownFieldsAreIgnoredInEveryObject(t *testing.T) {
 	t.Parallel()
 	eachCommand(t, func(t *testing.T, c Command, tree map[string]any) {
 		t.Helper()
@@ -327,7 +327,7 @@ func TestUnknownFieldsPassInEveryObject(t *testing.T) {
 	})
 }
 
-func TestCommandsKnownByNameOnlyAreCheckedForTheirCommand(t *testing.T) {
+func TestCommandsWithoutASchemaMustHaveTheQuerysCommand(t *testing.T) {
 	t.Parallel()
 	for _, c := range slices.DeleteFunc(Commands(), func(c Command) bool { return len(c.Fields) > 0 }) {
 		event, err := Inspect([]byte(`{"Anything":[null]}`), c.Name)
@@ -339,7 +339,7 @@ func TestCommandsKnownByNameOnlyAreCheckedForTheirCommand(t *testing.T) {
 	}
 }
 
-func TestASlipOfACommandNamesTheOneThatIsMeant(t *testing.T) {
+func TestMisspelledCommandsSuggestTheKnownOne(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
 		"group.callbackafterrecallmsg":   RecallCommand,
@@ -374,7 +374,7 @@ func TestASlipOfACommandNamesTheOneThatIsMeant(t *testing.T) {
 	}
 }
 
-func TestACommandPassesForAnotherOnlyIfItIsNotKnown(t *testing.T) {
+func TestKnownCommandsAreNoLookAlikes(t *testing.T) {
 	t.Parallel()
 	for _, c := range Commands() {
 		if got := LookAlike(c.Name); got != "" {

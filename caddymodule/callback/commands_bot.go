@@ -29,7 +29,7 @@ var botCommands = []Command{
 			topicID, eventTime,
 		},
 	},
-	{ // no page of Tencent's: the fields of public libraries
+	{ // not documented by Tencent; the fields are taken from public libraries
 		Name: "Chatbot.OnC2CSignalMessage", Class: After, Family: "bot",
 		Fields: []Field{
 			callbackCommand, fromAccount, toAccount,

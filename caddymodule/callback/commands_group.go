@@ -3,8 +3,8 @@
 
 package callback
 
-// RecallCommand is sent after a group message was recalled, by a client user or
-// by an administrator over REST.
+// RecallCommand is the command that Tencent sends after a group message was recalled,
+// by a user or by an administrator using the REST API.
 const RecallCommand = "Group.CallbackAfterRecallMsg"
 
 // groupCommands are about groups.
@@ -53,7 +53,7 @@ var groupCommands = []Command{
 		Codes: []CodeRange{forbidCode, groupCodes},
 		Fields: []Field{
 			callbackCommand, groupID, groupType,
-			{Name: "Requestor_Account", Type: String, Required: true}, // spelt so
+			{Name: "Requestor_Account", Type: String, Required: true}, // sic
 			groupEventTime,
 		},
 	},
@@ -142,7 +142,7 @@ var groupCommands = []Command{
 		Fields: []Field{
 			callbackCommand, groupID, groupType, ownerAccount,
 			{Name: "Name", Type: String},
-			{Name: "MemberList", Type: Objects, Fields: []Field{ // thousands of members: a body of 360 KB is real
+			{Name: "MemberList", Type: Objects, Fields: []Field{ // thousands of members; bodies of 360 kB occur
 				{Name: "Member_Account", Type: String},
 			}},
 			groupEventTime,

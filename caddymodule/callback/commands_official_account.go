@@ -90,7 +90,7 @@ var officialAccountCommands = []Command{
 		Name: "OfficialAccount.CallbackAfterMsgWithDraw", Class: After, Family: "official_account",
 		Fields: []Field{
 			callbackCommand, officialAccount,
-			{Name: "WithdrawMsgList", Type: Objects, Required: true, Fields: []Field{ // a small d in Withdraw
+			{Name: "WithdrawMsgList", Type: Objects, Required: true, Fields: []Field{ // sic: Withdraw, not WithDraw
 				{Name: "MsgKey", Type: String, Required: true},
 			}},
 			eventTime,

@@ -5,7 +5,7 @@ package callback
 
 // otherCommands are about content moderation, alerts, and the neighbouring Live and Room products.
 var otherCommands = []Command{
-	{ // no page of Tencent's: the fields of public libraries
+	{ // not documented by Tencent; the fields are taken from public libraries
 		Name: "ContentCallback.ResultNotify", Class: After, Family: "content",
 		Fields: []Field{
 			{Name: "Scene", Type: String},
@@ -33,7 +33,7 @@ var otherCommands = []Command{
 			{Name: "Limit", Type: Integer, Required: true},
 		},
 	},
-	// https://trtc.io/document/64412; their fields are not collected
+	// https://trtc.io/document/64412; the payloads have no schema here yet
 	{Name: "Live.CallbackAfterCreateRoom", Class: After, Family: "live_room"},
 	{Name: "Live.CallbackAfterDestroyRoom", Class: After, Family: "live_room"},
 	{Name: "Live.CallbackAfterMemberStateChanged", Class: After, Family: "live_room"},

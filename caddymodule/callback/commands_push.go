@@ -18,7 +18,7 @@ var pushCommands = []Command{
 				{Name: "ErrCode", Type: Integer},
 				{Name: "ErrInfo", Type: String},
 				{Name: "From_Account", Type: String},
-				{Name: "GroupID", Type: String}, // spelt so
+				{Name: "GroupID", Type: String}, // sic
 				{Name: "MsgKey", Type: String},
 				{Name: "MsgSeq", Type: Integer},
 				{Name: "MsgRandom", Type: Integer},

@@ -3,7 +3,7 @@
 
 package callback
 
-// snsCommands are about friends, black lists and followers.
+// snsCommands are about friends, block lists and followers.
 var snsCommands = []Command{
 	{ // https://trtc.io/document/43468
 		Name: "Sns.CallbackPrevFriendAdd", Class: Before, Family: "sns",
@@ -101,7 +101,7 @@ var snsCommands = []Command{
 		Name: "Follow.CallbackAfterFollowDelete", Class: After, Family: "follow",
 		Fields: []Field{
 			callbackCommand, fromAccount,
-			{Name: "To_Account", Type: Strings, Required: true}, // an array here, a string everywhere else
+			{Name: "To_Account", Type: Strings, Required: true}, // an array only here
 			eventTime,
 		},
 	},

@@ -26,7 +26,7 @@ var topicCommands = []Command{
 		Name: "Group.CallbackAfterTopicDestroyed", Class: After, Family: "topic",
 		Fields: []Field{
 			callbackCommand, groupID, groupType,
-			{Name: "TopicIdList", Type: Strings | String, Required: true}, // the table says String, the sample holds an array
+			{Name: "TopicIdList", Type: Strings | String, Required: true}, // String in the documentation's table, an array in its sample
 			groupEventTime,
 		},
 	},

@@ -8,29 +8,29 @@ import (
 	"encoding/hex"
 )
 
-// Event is the envelope of a callback: what nearly every payload says of who
-// did what to which group. Absent fields are empty.
+// Event holds the fields that most callbacks have in common: who did what in which
+// group. Fields that the payload does not have are empty.
 type Event struct {
 	Command   string   // CallbackCommand
 	Class     Class    // of the command
 	GroupID   string   // GroupId
-	TopicID   string   // TopicId; there only if the event is about a topic
-	Operator  string   // the requester, whose field's name differs by command
-	GroupType string   // Type: Private, Public, ChatRoom, AVChatRoom, Community; an open set
+	TopicID   string   // TopicId; only if the event is about a topic
+	Operator  string   // the requester; Operator_Account or, in some commands, another field
+	GroupType string   // Type, such as Private, Public, ChatRoom, AVChatRoom or Community
 	EventTime int64    // EventTime, in milliseconds
-	MsgSeqs   []uint32 // MsgSeq of the messages it is about
+	MsgSeqs   []uint32 // MsgSeq of each message that the event is about
 
 	body       []byte
-	identified bool
+	identified bool // a field distinguishes the event from a later one
 }
 
-// ContentKey returns a key that two deliveries of the same event share and no
-// other event of the same app has: a hash of command and payload.
+// ContentKey returns a key for deduplication, a hash of command and payload: it is
+// the same if Tencent posts an event again, and differs between events of an app.
 //
-// It is empty if nothing in the payload (a time, a sequence number, a message
-// key) tells the event from a later one that is just like it, such as the same
-// user joining again: those must not be taken for duplicates. The body given to
-// Inspect must not have changed since.
+// It is empty if the payload has nothing (a time, a sequence number, a message key)
+// that distinguishes the event from a later one, such as the same user joining
+// again, which is not a duplicate. The body that was passed to Inspect must not have
+// been modified since.
 func (e Event) ContentKey() string {
 	if !e.identified {
 		return ""

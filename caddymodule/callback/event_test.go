@@ -21,7 +21,7 @@ func keyOf(t *testing.T, body []byte, command string) string {
 	return event.ContentKey()
 }
 
-func TestContentKeyIsSharedByTheSameBodyOnly(t *testing.T) {
+func TestContentKeyDependsOnTheBody(t *testing.T) {
 	t.Parallel()
 	key := keyOf(t, []byte(sampleRecall), RecallCommand)
 	if key == "" || key != keyOf(t, bytes.Clone([]byte(sampleRecall)), RecallCommand) {
@@ -50,7 +50,7 @@ func TestContentKeyDependsOnTheCommand(t *testing.T) {
 	}
 }
 
-func TestContentKeyIsEmptyWhereNothingTellsEventsApart(t *testing.T) {
+func TestContentKeyIsEmptyWithoutADistinguishingField(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{
 		`{}`,
@@ -65,8 +65,8 @@ func TestContentKeyIsEmptyWhereNothingTellsEventsApart(t *testing.T) {
 	}
 }
 
-// Inspectors are reused: an Event must keep nothing of theirs.
-func TestEventsStayRightWhenInspectorsAreReused(t *testing.T) {
+// An Event must not share memory with another body's.
+func TestEventsAreIndependentOfEachOther(t *testing.T) {
 	t.Parallel()
 	type kept struct {
 		event       Event

@@ -13,25 +13,25 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// maxPath bounds a Rejection's Path, because names in it may be the caller's.
+// maxPath limits the length of a Rejection's Path, whose names the caller controls.
 const maxPath = 200
 
 const wantObject = "want one JSON object"
 
 var tooDeep = "nested deeper than " + strconv.Itoa(MaxDepth)
 
-// fault returns a Rejection for what begins at the offset. Its Path is up to
+// fault returns a Rejection for the value or name at the offset. Its Path is set by
 // locate.
 func fault(at int, reason Reason, detail string) error {
 	return &Rejection{Reason: reason, Detail: detail, Offset: int64(at)}
 }
 
-// wrongType returns a Rejection for a value that is none of the field's types.
+// wrongType returns a Rejection for a value of a type that the field does not allow.
 func wrongType(at int, f *field) error {
 	return fault(at, ReasonPayload, "want "+f.Type.String())
 }
 
-// asRejection returns the error as what every error of this package is.
+// asRejection converts the error to a Rejection.
 func asRejection(err error) *Rejection {
 	r, ok := errors.AsType[*Rejection](err)
 	if !ok {
@@ -40,10 +40,10 @@ func asRejection(err error) *Rejection {
 	return r
 }
 
-// locate completes an inspector's Rejections, which are in the order of the body,
-// with the pointers to their places: that of the value or the name that begins at
-// the offset, or of the object or array that ends there. The Path of a field that
-// is missing there is its name until then.
+// locate sets the Paths of Rejections, which must be in the order of the body: the
+// pointer to the value or name that begins at the offset, or to the object or array
+// that ends there. The Path of a missing field must be its name, which is appended to
+// that pointer.
 func locate(body []byte, faults []*Rejection) {
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))
 	for _, r := range faults {
@@ -60,8 +60,8 @@ func locate(body []byte, faults []*Rejection) {
 	}
 }
 
-// syntaxFault returns a Rejection for the first place where the body is not
-// strict JSON, or is too deep. It repeats nothing of the payload.
+// syntaxFault returns a Rejection for the first position where the body is not
+// strict JSON or is nested too deep. It does not quote the payload.
 func syntaxFault(body []byte) *Rejection {
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body))
 	for {
@@ -80,13 +80,13 @@ func syntaxFault(body []byte) *Rejection {
 	}
 }
 
-// decoderFault turns an error of the decoder into a Rejection.
+// decoderFault converts an error of the decoder to a Rejection.
 func decoderFault(body []byte, offset int64, err error) *Rejection {
 	r := &Rejection{Reason: ReasonJSON, Offset: offset}
 	if se, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		pointer := se.JSONPointer
 		if errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(se.Err.Error(), "after object name") {
-			pointer = pointer.Parent() // a name without a colon may be a value that lost its quotes
+			pointer = pointer.Parent() // the name may be a value with misplaced quotes
 		}
 		r.Path, r.Offset = pathOf(pointer), se.ByteOffset
 	}
@@ -94,32 +94,32 @@ func decoderFault(body []byte, offset int64, err error) *Rejection {
 	return r
 }
 
-// explain says what is wrong at the offset.
+// explain describes the syntax error at the offset.
 func explain(body []byte, offset int64, err error) string {
 	rest := body[min(offset, int64(len(body))):]
 	switch {
 	case errors.Is(err, jsontext.ErrDuplicateName):
-		return "the name stands twice in the object"
+		return "duplicate name in the object"
 	case len(bytes.TrimSpace(body)) == 0:
 		return "the body is empty; want one JSON object"
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
-		return "the JSON ends too early"
+		return "the JSON is cut off"
 	case bytes.HasPrefix(body, []byte("\ufeff")):
-		return "a byte order mark stands before the JSON; send UTF-8 without one"
+		return "the JSON begins with a byte order mark; send UTF-8 without one"
 	case bytes.HasPrefix(rest, []byte("//")), bytes.HasPrefix(rest, []byte("/*")), bytes.HasPrefix(rest, []byte("#")):
 		return "a comment is not JSON"
 	case errors.Is(err, jsontext.ErrNonStringName):
 		return "want a quoted name"
 	case bytes.HasPrefix(rest, []byte(",")):
-		return "a comma stands where JSON allows none, such as before a closing brace"
+		return "misplaced comma, such as before a closing brace"
 	}
 	return "not strict JSON (RFC 8259, UTF-8)"
 }
 
-// pathOf cuts a pointer whose names are too long to show.
+// pathOf returns the pointer as a Path, truncated to maxPath.
 func pathOf(p jsontext.Pointer) string {
 	if len(p) > maxPath {
-		return strings.ToValidUTF8(string(p[:maxPath]), "") + "…" // no half a letter
+		return strings.ToValidUTF8(string(p[:maxPath]), "") + "…" // drops a character that was cut in half
 	}
 	return string(p)
 }

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// wantReason is wantRejection at whatever path.
+// wantReason is like wantRejection, but accepts any path.
 func wantReason(t *testing.T, err error, reason Reason) Rejection {
 	t.Helper()
 	r, ok := errors.AsType[*Rejection](err)
@@ -21,8 +21,8 @@ func wantReason(t *testing.T, err error, reason Reason) Rejection {
 	return wantRejection(t, err, reason, r.Path)
 }
 
-// wantOffset fails the test unless the rejection is where the text last stands
-// in the body.
+// wantOffset fails the test unless the rejection's offset is that of the last
+// occurrence of the text in the body.
 func wantOffset(t *testing.T, r Rejection, body []byte, text string) {
 	t.Helper()
 	if want := int64(bytes.LastIndex(body, []byte(text))); r.Offset != want {
@@ -30,7 +30,7 @@ func wantOffset(t *testing.T, r Rejection, body []byte, text string) {
 	}
 }
 
-func TestAFaultIsReportedWhereItStands(t *testing.T) {
+func TestFaultsHaveTheirOffset(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		body         []byte
@@ -64,8 +64,8 @@ func TestAFaultIsReportedWhereItStands(t *testing.T) {
 	}
 }
 
-// An inspector's earlier payload must not shine through.
-func TestAFaultAtTheBeginIsReportedAtTheBegin(t *testing.T) {
+// The result must not depend on an earlier payload.
+func TestFaultsAtTheBeginningHaveOffsetZero(t *testing.T) {
 	t.Parallel()
 	for range 100 {
 		_, _ = Inspect(recallWith(`"MsgSeqList":"a long string for the inspector to remember"`), RecallCommand)
@@ -78,7 +78,7 @@ func TestAFaultAtTheBeginIsReportedAtTheBegin(t *testing.T) {
 	}
 }
 
-func TestCommonFaultsOfJSONAreExplained(t *testing.T) {
+func TestCommonSyntaxErrorsAreExplained(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ body, detail string }{
 		"nothing":             {"", "the body is empty"},
@@ -87,10 +87,10 @@ func TestCommonFaultsOfJSONAreExplained(t *testing.T) {
 		"a comment at first":  {"// sample\n" + sampleRecall, "a comment is not JSON"},
 		"a comment within":    {"{ // sample\n" + sampleRecall[1:], "a comment is not JSON"},
 		"a comment in stars":  {"{ /* x */" + sampleRecall[1:], "a comment is not JSON"},
-		"a trailing comma":    {strings.TrimSuffix(sampleRecall, "}") + ",}", "a comma stands where JSON allows none"},
-		"an end too early":    {sampleRecall[:100], "ends too early"},
-		"a missing brace":     {strings.TrimSuffix(sampleRecall, "}"), "ends too early"},
-		"a name twice":        {string(recallPlus(`"x":1,"x":2`)), "twice"},
+		"a trailing comma":    {strings.TrimSuffix(sampleRecall, "}") + ",}", "misplaced comma"},
+		"an end too early":    {sampleRecall[:100], "is cut off"},
+		"a missing brace":     {strings.TrimSuffix(sampleRecall, "}"), "is cut off"},
+		"a name twice":        {string(recallPlus(`"x":1,"x":2`)), "duplicate name"},
 		"an array":            {"[]", "want one JSON object"},
 		"a number before":     {"1.5" + sampleRecall, "want one JSON object"},
 		"two objects":         {sampleRecall + "{}", "nothing after the JSON object"},
@@ -106,7 +106,7 @@ func TestCommonFaultsOfJSONAreExplained(t *testing.T) {
 	}
 }
 
-func TestAPathIsShortAndValidUTF8WhateverTheNames(t *testing.T) {
+func TestPathsAreShortAndValidUTF8(t *testing.T) {
 	t.Parallel()
 	for _, letter := range []string{"x", "\u00e9", "\u7fa4", "\U0001f600", "~"} {
 		for n := 150; n < 155; n++ {
@@ -119,7 +119,7 @@ func TestAPathIsShortAndValidUTF8WhateverTheNames(t *testing.T) {
 	}
 }
 
-func TestFaultsReturnsEveryFaultInItsPlace(t *testing.T) {
+func TestFaultsReturnsAllFaultsWithTheirPlace(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		body  string
@@ -154,8 +154,8 @@ func TestFaultsReturnsEveryFaultInItsPlace(t *testing.T) {
 	}
 }
 
-// What Inspect says is the first of what Faults says, of every payload.
-func TestFaultsBeginWithWhatInspectRejects(t *testing.T) {
+// The error of Inspect is the first of Faults, whatever the payload.
+func TestFaultsBeginWithTheErrorOfInspect(t *testing.T) {
 	t.Parallel()
 	corrupt(sampleRecall, func(body string) {
 		_, err := Inspect([]byte(body), RecallCommand)

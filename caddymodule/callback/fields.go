@@ -3,7 +3,7 @@
 
 package callback
 
-// The fields that many commands share.
+// Fields that many commands share.
 var (
 	callbackCommand = Field{Name: "CallbackCommand", Type: String, Required: true}
 	operator        = Field{Name: "Operator_Account", Type: String, Required: true}
@@ -21,14 +21,14 @@ var (
 	msgRandom       = Field{Name: "MsgRandom", Type: Uint32, Required: true}
 	msgTime         = Field{Name: "MsgTime", Type: Integer, Required: true} // seconds
 	msgKey          = Field{Name: "MsgKey", Type: String, Required: true}
-	msgBody         = Field{Name: "MsgBody", Type: Objects, Required: true} // message elements, of which new kinds come
+	msgBody         = Field{Name: "MsgBody", Type: Objects, Required: true} // message elements; Tencent adds new kinds
 	cloudCustomData = Field{Name: "CloudCustomData", Type: String}
 	onlineOnlyFlag  = Field{Name: "OnlineOnlyFlag", Type: Integer}
 
 	// Milliseconds.
 	eventTime = Field{Name: "EventTime", Type: Integer}
 
-	// Milliseconds. Of group events the tables say Integer, the samples show a
-	// quoted string, and real traffic holds numbers.
+	// Milliseconds. For group events, the documentation's tables say Integer, its
+	// samples show a string, and real payloads have numbers.
 	groupEventTime = Field{Name: "EventTime", Type: Integer | Digits}
 )

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// FuzzParseQuery shows that an accepted query means to net/url what it means
-// here: every parameter once, with the same value, and none that looks like it.
+// FuzzParseQuery checks that net/url reads an accepted query in the same way: every
+// protocol parameter once, with the same value, and no look-alikes.
 func FuzzParseQuery(f *testing.F) {
 	for _, raw := range []string{
 		"", sampleQuery, strings.ToLower(sampleQuery), strings.ReplaceAll(sampleQuery, "1", "%31"),
@@ -36,7 +36,7 @@ func FuzzParseQuery(f *testing.F) {
 		}
 		_, _, _ = v.Verify(q)
 		if strings.Count(raw, "&") > 5000 {
-			return // net/url has a limit of its own
+			return // beyond the limit of net/url
 		}
 		values, err := url.ParseQuery(raw)
 		if err != nil {
@@ -56,8 +56,8 @@ func FuzzParseQuery(f *testing.F) {
 	})
 }
 
-// FuzzInspect shows that an accepted body means to encoding/json, which takes
-// any case of a name and the last of several, what it means here.
+// FuzzInspect checks that encoding/json, which matches names in any case and uses the
+// last of several, reads an accepted body in the same way.
 func FuzzInspect(f *testing.F) {
 	for _, body := range [][]byte{
 		[]byte(sampleRecall), []byte(`{}`), nil, []byte("\ufeff{}"), []byte(`{"a":1,}`), []byte("{//\n}"),
@@ -105,7 +105,8 @@ func wantBodyRejection(t *testing.T, err error, body []byte) {
 	wantRejection(t, err, r.Reason, r.Path)
 }
 
-// wantSameEnvelope decodes the body into a struct, as an endpoint in Go would.
+// wantSameEnvelope decodes the body into a struct, as a Go endpoint would, and compares
+// it with the Event.
 func wantSameEnvelope(t *testing.T, event Event, body []byte, fields []Field) {
 	t.Helper()
 	var got struct {
@@ -156,8 +157,8 @@ func wantSameRecall(t *testing.T, event Event, body []byte) {
 	}
 }
 
-// wantExactNames fails the test if an object of the payload has a known name
-// twice, or something that folds onto one.
+// wantExactNames fails the test if an object of the payload has a known name twice, or
+// another name with the same normalized form.
 func wantExactNames(t *testing.T, body []byte, fields []Field) {
 	t.Helper()
 	dec := json.NewDecoder(bytes.NewReader(body))
@@ -176,7 +177,7 @@ func wantExactNames(t *testing.T, body []byte, fields []Field) {
 			t.Fatal(err)
 		}
 		if seen[name] {
-			t.Errorf("%q stands twice in %q", name, body)
+			t.Errorf("%q is twice in %q", name, body)
 		}
 		seen[name] = true
 		for _, f := range fields {
@@ -190,7 +191,8 @@ func wantExactNames(t *testing.T, body []byte, fields []Field) {
 	}
 }
 
-// eachObject calls f for the value if it is an object, or for each in the array.
+// eachObject calls f for the value if it is an object, or for each object if it is an
+// array.
 func eachObject(t *testing.T, value json.RawMessage, f func(json.RawMessage)) {
 	t.Helper()
 	switch value[0] {

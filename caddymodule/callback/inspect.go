@@ -12,20 +12,19 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// MaxDepth is how deep the objects and arrays of a payload may nest.
+// MaxDepth is the maximum nesting depth of objects and arrays in a payload.
 const MaxDepth = 16
 
-// Inspect checks a callback's body against the schema of the command, which is
-// the one that the query names, and returns its envelope.
+// Inspect checks a callback's body against the schema of the command, which is the
+// CallbackCommand of the query, and returns the event that it describes.
 //
-// The body must be one strict JSON object, which jsontext validates: UTF-8
-// without byte order mark, without comments, nothing after it, no name twice in
-// one object. Besides, it nests at most [MaxDepth] deep, and has no NUL in a name
-// and no number beyond what a float64 holds. Required fields must be there, known
-// fields must be of their type and in range, unknown fields pass. In the payload
-// and in every object that the protocol describes, a name that only looks like
-// one of the protocol's is rejected; in any object __proto__ is. Its errors have
-// the reason json, payload or mismatch.
+// The body must be a single strict JSON object: UTF-8 without a byte order mark, no
+// comments, no trailing data, no duplicate names. Nesting is limited to [MaxDepth];
+// names must not contain NUL, and numbers must fit in a float64. Required fields must
+// be present, and known fields must be of their type and in range. Unknown fields are
+// ignored, except that the name __proto__ is rejected in any object, and a look-alike
+// of a protocol name (such as groupid) is rejected in every object that the protocol
+// describes. The reason of an error is json, payload or mismatch.
 func Inspect(body []byte, command string) (Event, error) {
 	in := inspector{scanner: scanner{body: body}, command: command}
 	if faults := in.inspect(); len(faults) > 0 {
@@ -34,15 +33,15 @@ func Inspect(body []byte, command string) (Event, error) {
 	return in.event(), nil
 }
 
-// Faults returns everything that [Inspect] would reject in the body, in the order
-// of the body, or nothing if it is good. A fault of the reason json is the last
-// one, because what follows it cannot be read.
+// Faults returns everything that [Inspect] rejects in the body, in the order of the
+// body, or nil if the body is valid. A fault with the reason json is always the last
+// one, because what follows it cannot be parsed.
 func Faults(body []byte, command string) []*Rejection {
 	in := inspector{scanner: scanner{body: body}, command: command, all: true}
 	return in.inspect()
 }
 
-// inspector is one pass over one body.
+// inspector checks a body in one pass.
 type inspector struct {
 	scanner
 
@@ -53,11 +52,11 @@ type inspector struct {
 	msgSeqs    []uint32
 	identified bool
 
-	all    bool // whether to go on after a fault, and collect
+	all    bool // collect all faults instead of stopping at the first
 	faults []*Rejection
 }
 
-// collect keeps a fault and reports whether to go on after it.
+// collect records a fault and reports whether to continue after it.
 func (in *inspector) collect(err error) bool {
 	r := asRejection(err)
 	if !in.all || r.Reason == ReasonJSON {
@@ -67,8 +66,8 @@ func (in *inspector) collect(err error) bool {
 	return true
 }
 
-// resume goes on behind the value that begins at the offset and has a fault, or
-// returns the fault.
+// resume records the fault of the value at the offset and skips the value, or returns
+// the fault if inspection ends with it.
 func (in *inspector) resume(at, depth int, err error) error {
 	if !in.collect(err) {
 		return err
@@ -77,7 +76,7 @@ func (in *inspector) resume(at, depth int, err error) error {
 	return in.skip()
 }
 
-// inspect reads the whole body and returns its faults, or only the first.
+// inspect reads the whole body and returns its faults, or only the first one.
 func (in *inspector) inspect() []*Rejection {
 	if !jsontext.Value(in.body).IsValid() {
 		return []*Rejection{syntaxFault(in.body)}
@@ -106,7 +105,7 @@ func (in *inspector) object(o *object) error {
 		return err
 	}
 	var seen uint64
-	var several uint8
+	var variants uint8
 	hint := 0
 	for in.more() {
 		start := in.at
@@ -115,7 +114,7 @@ func (in *inspector) object(o *object) error {
 		at, depth := in.at, in.depth
 		name := quoted[1 : len(quoted)-1]
 		i := o.find(name, hint)
-		if i < 0 { // perhaps it has escapes
+		if i < 0 { // the name may contain escapes
 			name = content(quoted)
 			i = o.find(name, hint)
 		}
@@ -124,7 +123,7 @@ func (in *inspector) object(o *object) error {
 			seen |= 1 << i
 			hint = i + 1
 			err = in.value(&o.fields[i])
-		} else if err = o.checkName(start, name, &several); err == nil {
+		} else if err = o.checkName(start, name, &variants); err == nil {
 			err = in.unknown(name)
 		}
 		if err == nil {
@@ -137,8 +136,8 @@ func (in *inspector) object(o *object) error {
 	return in.missing(o, o.required&^seen)
 }
 
-// missing rejects an object, read to its end, that lacks the fields whose bits are
-// set.
+// missing rejects the object that has just been read if any bit is set. Each bit is a
+// required field that the object does not have.
 func (in *inspector) missing(o *object, fields uint64) error {
 	for ; fields != 0; fields &= fields - 1 {
 		name := o.fields[bits.TrailingZeros64(fields)].Name
@@ -150,15 +149,16 @@ func (in *inspector) missing(o *object, fields uint64) error {
 	return nil
 }
 
-// checkName rejects a name that is none of the object's fields, but that some
-// parser would take for one of the protocol's. The protocol writes a few names in
-// several ways, of which an object may have one: several has a bit for each.
-func (o *object) checkName(start int, name []byte, several *uint8) error {
+// checkName rejects a name that is not a field of the object but that some parser
+// would take for a protocol name. The protocol itself spells a few names in several
+// ways. An object may use one spelling of each; variants has a bit for each such name
+// that the object has used.
+func (o *object) checkName(start int, name []byte, variants *uint8) error {
 	if err := checkAnyName(start, name); err != nil {
 		return err
 	}
-	var room [64]byte // for names of any usual length
-	form := appendNormalized(room[:0], name)
+	var buf [64]byte // fits all usual names
+	form := appendNormalized(buf[:0], name)
 	for i := range o.fields {
 		if o.fields[i].normalized == string(form) {
 			return lookAlike(start, o.fields[i].Name)
@@ -168,28 +168,28 @@ func (o *object) checkName(start int, name []byte, several *uint8) error {
 	if known == nil {
 		return nil
 	}
-	if !known.has(name) || *several&known.bit != 0 {
+	if !known.has(name) || *variants&known.bit != 0 {
 		return lookAlike(start, known.all[0])
 	}
-	*several |= known.bit
+	*variants |= known.bit
 	return nil
 }
 
-// checkAnyName rejects a name that is dangerous in any object: PHP rejects a
-// payload with a name that begins with NUL, others cut it there, and JavaScript
-// makes __proto__ the object's prototype when it copies it.
+// checkAnyName rejects names that are dangerous in any object: PHP rejects payloads
+// with a name that begins with NUL, other parsers truncate the name there, and
+// JavaScript code that copies __proto__ sets the prototype.
 func checkAnyName(start int, name []byte) error {
 	if bytes.IndexByte(name, 0) >= 0 {
-		return fault(start, ReasonJSON, "a NUL in the name")
+		return fault(start, ReasonJSON, "NUL in the name")
 	}
 	if string(name) == "__proto__" {
-		return fault(start, ReasonPayload, "JavaScript takes this name for the object's prototype")
+		return fault(start, ReasonPayload, "JavaScript treats this name as the object's prototype")
 	}
 	return nil
 }
 
 func lookAlike(start int, known string) error {
-	return fault(start, ReasonPayload, "the name looks like "+known+" but is not; write it exactly")
+	return fault(start, ReasonPayload, "the name looks like "+known+"; write it exactly so")
 }
 
 // value reads the value of a known field.
@@ -223,7 +223,7 @@ func (in *inspector) stringValue(f *field) error {
 	case int64(len(text)) < f.Min:
 		return fault(start, ReasonPayload, "the string is empty")
 	case f.role == roleCommand && string(text) != in.command:
-		return fault(start, ReasonMismatch, "is not the CallbackCommand of the query")
+		return fault(start, ReasonMismatch, "does not match the CallbackCommand of the query")
 	case f.Type&(String|anyType) != 0:
 		in.note(f, text)
 		return nil
@@ -243,7 +243,7 @@ func (in *inspector) number(f *field) error {
 	if !ok && f.Type&anyType != 0 {
 		return checkNumber(start, raw)
 	}
-	if detail := f.refuses(n, ok); detail != "" {
+	if detail := f.rangeFault(n, ok); detail != "" {
 		return fault(start, ReasonPayload, detail)
 	}
 	in.noteInteger(f, n)
@@ -264,7 +264,7 @@ func (in *inspector) array(f *field) error {
 		}
 	}
 	if n < f.Min {
-		return fault(in.at-1, ReasonPayload, "want at least "+strconv.FormatInt(f.Min, 10)+" in the array")
+		return fault(in.at-1, ReasonPayload, "want at least "+strconv.FormatInt(f.Min, 10)+" elements in the array")
 	}
 	return nil
 }
@@ -279,8 +279,8 @@ func (in *inspector) element(f *field) error {
 	return wrongType(in.at, f)
 }
 
-// unknown reads the value of a field that the schema does not have. If other
-// commands have it, the names in it are the protocol's.
+// unknown reads the value of a field that is not in the schema. If it is an object or
+// array that another command defines, the names in it are checked as protocol names.
 func (in *inspector) unknown(name []byte) error {
 	if o := containers[string(name)]; o != nil {
 		return in.contained(o)
@@ -288,7 +288,7 @@ func (in *inspector) unknown(name []byte) error {
 	return in.skip()
 }
 
-// contained reads a value in which every object is an o.
+// contained reads an object of the form o, or arrays of such objects.
 func (in *inspector) contained(o *object) error {
 	switch in.next() {
 	case '{':
@@ -307,7 +307,7 @@ func (in *inspector) contained(o *object) error {
 	return in.skip()
 }
 
-// skip reads a value of which nothing is known.
+// skip reads a value without a schema.
 func (in *inspector) skip() error {
 	for depth := in.depth; ; {
 		var err error
@@ -339,28 +339,28 @@ func (in *inspector) skip() error {
 	}
 }
 
-// checkNumber rejects a number that no float64 holds: parsers read it as infinite,
-// or reject the whole payload for it.
+// checkNumber rejects a number that does not fit in a float64: some parsers read it
+// as infinity, others reject the whole payload.
 func checkNumber(start int, raw []byte) error {
-	if len(raw) <= 300 && !bytes.ContainsAny(raw, "eE") { // a float64 holds it
+	if len(raw) <= 300 && !bytes.ContainsAny(raw, "eE") { // fits in a float64
 		return nil
 	}
 	if _, err := strconv.ParseFloat(string(raw), 64); err != nil {
-		return fault(start, ReasonJSON, "the number is beyond what a float64 holds")
+		return fault(start, ReasonJSON, "the number does not fit in a float64")
 	}
 	return nil
 }
 
-// content returns what stands between the quotes of a string.
+// content returns the unescaped content of a quoted string.
 func content(quoted []byte) []byte {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		return quoted[1 : len(quoted)-1]
 	}
-	text, _ := jsontext.AppendUnquote(nil, quoted) // it is valid
+	text, _ := jsontext.AppendUnquote(nil, quoted) // quoted is known to be valid
 	return text
 }
 
-// note keeps a string for the Event.
+// note records a string for the Event.
 func (in *inspector) note(f *field, text []byte) {
 	switch f.role {
 	case roleNone, roleMsgSeq, roleCommand:
@@ -375,9 +375,9 @@ func (in *inspector) note(f *field, text []byte) {
 	}
 }
 
-// noteInteger keeps a number for the Event. A time of 0 tells no event from
-// another, and only the payload's own is the Event's: that of a push stands deeper,
-// and is in seconds.
+// noteInteger records a number for the Event. A time of 0 does not identify an event.
+// Only a top-level EventTime is the Event's; push events have one in nested objects,
+// in seconds.
 func (in *inspector) noteInteger(f *field, n int64) {
 	switch f.role {
 	case roleEventTime:
@@ -395,18 +395,18 @@ func (in *inspector) noteInteger(f *field, n int64) {
 	}
 }
 
-// event returns the envelope of a payload that was read to its end.
+// event returns the Event of a payload that has been read completely.
 func (in *inspector) event() Event {
 	e := Event{
 		Command: in.command, Class: in.class, EventTime: in.eventTime, MsgSeqs: in.msgSeqs,
 		body: in.body, identified: in.identified,
 	}
-	var room [128]byte
-	text := room[:0]
+	var buf [128]byte
+	text := buf[:0]
 	for _, part := range in.envelope {
 		text = append(text, part...)
 	}
-	rest := string(text) // one string, of which each field is a part
+	rest := string(text) // one allocation; each field is a substring
 	next := func(r role) (part string) {
 		n := len(in.envelope[r])
 		part, rest = rest[:n], rest[n:]
@@ -416,30 +416,31 @@ func (in *inspector) event() Event {
 	return e
 }
 
-// refuses says why the field does not take the integer, n if it is one; empty if
-// it does.
-func (f *field) refuses(n int64, ok bool) string {
+// rangeFault describes why the field does not accept a number, or returns "" if it
+// does. ok is whether the number is an integer n.
+func (f *field) rangeFault(n int64, ok bool) string {
 	switch {
 	case !ok:
-		return "want an integer without fraction or exponent, nearer to 0 than 2^53, so that every parser reads it alike"
+		return "want an integer without fraction or exponent, between -2^53 and 2^53, which every parser reads alike"
 	case f.role == roleEventTime && n < 0:
-		return "out of range: want a time, which is not negative"
+		return "out of range: want a time that is not negative"
 	case f.Type&Uint32 != 0 && (n < 0 || n > math.MaxUint32):
 		return "out of range: want an integer from " + strconv.FormatInt(f.Min, 10) + " to 4294967295"
 	case f.Min != 0 && n < f.Min:
-		return "out of range: want an integer not below " + strconv.FormatInt(f.Min, 10)
+		return "out of range: want an integer of at least " + strconv.FormatInt(f.Min, 10)
 	}
 	return ""
 }
 
-// maxInteger is the largest integer that parsers with nothing but float64, such
-// as JavaScript's, tell from its neighbors (RFC 7493, section 2.2).
+// maxInteger is the largest integer that parsers with only float64, such as
+// JavaScript's, represent exactly (RFC 7493, section 2.2).
 const maxInteger = 1<<53 - 1
 
-// startsNumber reports whether a value that begins so is a number.
+// startsNumber reports whether c is the first byte of a number.
 func startsNumber(c byte) bool { return c == '-' || '0' <= c && c <= '9' }
 
-// parseInteger reads the digits of a JSON number or string, with a sign.
+// parseInteger parses a JSON number, or the content of a string, as an integer of at
+// most maxInteger in magnitude.
 func parseInteger(text []byte) (n int64, ok bool) {
 	digits := bytes.TrimPrefix(text, []byte("-"))
 	negative := len(digits) < len(text)

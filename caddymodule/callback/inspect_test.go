@@ -12,13 +12,13 @@ import (
 	"testing"
 )
 
-// recallWith returns a recall that has these members instead of the sample's
-// MsgSeqList, TopicId and EventTime.
+// recallWith returns a recall with these members in place of the sample's MsgSeqList,
+// TopicId and EventTime.
 func recallWith(members string) []byte {
 	return []byte(`{"CallbackCommand":"Group.CallbackAfterRecallMsg","Operator_Account":"admin","Type":"Community","GroupId":"1213456",` + members + `}`)
 }
 
-// recallPlus returns the sample with more members at its end.
+// recallPlus returns the sample with additional members at its end.
 func recallPlus(members string) []byte {
 	return []byte(strings.TrimSuffix(sampleRecall, "}") + "," + members + "}")
 }
@@ -45,7 +45,7 @@ func TestInspectReturnsTheEnvelopeOfTheDocumentedSample(t *testing.T) {
 	}
 }
 
-func TestInspectAcceptsOddButLegalRecalls(t *testing.T) {
+func TestInspectAcceptsUnusualButValidRecalls(t *testing.T) {
 	t.Parallel()
 	const list = `"MsgSeqList":[{"MsgSeq":130}]`
 	for name, body := range map[string][]byte{
@@ -75,7 +75,7 @@ func TestInspectAcceptsOddButLegalRecalls(t *testing.T) {
 	}
 }
 
-func TestInspectUnderstandsEventTimeInBothForms(t *testing.T) {
+func TestInspectAcceptsEventTimeAsNumberOrString(t *testing.T) {
 	t.Parallel()
 	for literal, want := range map[string]int64{
 		`1670574414123`: 1670574414123, `"1670574414123"`: 1670574414123, `0`: 0, `"0"`: 0,
@@ -88,7 +88,7 @@ func TestInspectUnderstandsEventTimeInBothForms(t *testing.T) {
 	}
 }
 
-func TestInspectRefusesEventTimesThatAreNoInteger(t *testing.T) {
+func TestInspectRejectsEventTimesThatAreNotIntegers(t *testing.T) {
 	t.Parallel()
 	for _, literal := range []string{
 		`1.0`, `1e12`, `-0`, `9007199254740992`, `-9007199254740992`, `9223372036854775808`, `99999999999999999999999`, `null`, `true`, `{}`, `[]`, `[1]`,
@@ -101,7 +101,7 @@ func TestInspectRefusesEventTimesThatAreNoInteger(t *testing.T) {
 	}
 }
 
-func TestInspectKeepsEveryGroupIDThatTencentAllows(t *testing.T) {
+func TestInspectReturnsAnyGroupIDThatTencentAllows(t *testing.T) {
 	t.Parallel()
 	var printable strings.Builder
 	for c := byte(' '); c <= '~'; c++ {
@@ -116,7 +116,7 @@ func TestInspectKeepsEveryGroupIDThatTencentAllows(t *testing.T) {
 	}
 }
 
-func TestInspectRefusesMsgSeqsThatAreNoUint32(t *testing.T) {
+func TestInspectRejectsMsgSeqsThatAreNotUint32(t *testing.T) {
 	t.Parallel()
 	for _, literal := range []string{
 		`4294967296`, `18446744073709551617`, `1.0`, `1.5`, `1e2`, `1E2`, `10e-1`, `-1`, `-0`, `0`, `"130"`, `""`, `null`, `true`, `[130]`, `{}`, `{"MsgSeq":130}`,
@@ -128,7 +128,7 @@ func TestInspectRefusesMsgSeqsThatAreNoUint32(t *testing.T) {
 	}
 }
 
-func TestInspectRefusesNamesThatParsersReadDifferently(t *testing.T) {
+func TestInspectRejectsNamesThatParsersReadDifferently(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		body   []byte
@@ -169,7 +169,7 @@ func TestInspectRefusesNamesThatParsersReadDifferently(t *testing.T) {
 	}
 }
 
-func TestInspectRefusesWhatMakesAParserRefuseOrCut(t *testing.T) {
+func TestInspectRejectsWhatSomeParsersRejectOrTruncate(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ members, path, at string }{
 		"a name that begins with NUL":       {`"\u0000x":1`, "/\x00x", `"\u0000x"`},
@@ -199,7 +199,7 @@ func TestInspectRefusesWhatMakesAParserRefuseOrCut(t *testing.T) {
 	}
 }
 
-func TestInspectRefusesWhatIsNotOneStrictJSONObject(t *testing.T) {
+func TestInspectRejectsAnythingButOneStrictJSONObject(t *testing.T) {
 	t.Parallel()
 	object := strings.TrimSuffix(sampleRecall, "}")
 	for name, body := range map[string]string{
@@ -275,7 +275,7 @@ func TestInspectRefusesWhatIsNotOneStrictJSONObject(t *testing.T) {
 	}
 }
 
-func TestInspectRefusesTheSampleAsPrinted(t *testing.T) {
+func TestInspectRejectsTheDocumentedSampleWithItsComments(t *testing.T) {
 	t.Parallel()
 	body, err := os.ReadFile("testdata/recall_as_printed.txt")
 	if err != nil {
@@ -306,7 +306,7 @@ func TestInspectAcceptsSurrogatePairs(t *testing.T) {
 	}
 }
 
-func TestInspectBoundsTheDepth(t *testing.T) {
+func TestInspectLimitsTheDepth(t *testing.T) {
 	t.Parallel()
 	arrays := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	objects := func(n int) string { return strings.Repeat(`{"a":`, n-1) + "{}" + strings.Repeat("}", n-1) }
@@ -337,14 +337,14 @@ func TestInspectBoundsTheDepth(t *testing.T) {
 	}
 }
 
-func TestInspectRefusesDepthInAKnownFieldAsItsType(t *testing.T) {
+func TestInspectRejectsNestingInAKnownFieldAsWrongType(t *testing.T) {
 	t.Parallel()
 	body := recallWith(`"MsgSeqList":[{"MsgSeq":1}],"TopicId":` + strings.Repeat("[", 100) + strings.Repeat("]", 100))
 	_, err := Inspect(body, RecallCommand)
 	wantRejection(t, err, ReasonPayload, "/TopicId")
 }
 
-func TestInspectRefusesRecallsThatLackSomething(t *testing.T) {
+func TestInspectRejectsIncompleteRecalls(t *testing.T) {
 	t.Parallel()
 	const list = `"MsgSeqList":[{"MsgSeq":130}]`
 	for name, test := range map[string]struct {
@@ -375,7 +375,7 @@ func TestInspectComparesTheCommandExactly(t *testing.T) {
 	}
 }
 
-func TestInspectTakesCommandsWithoutASchemaAsTheyAre(t *testing.T) {
+func TestInspectAcceptsAnyPayloadOfCommandsWithoutASchema(t *testing.T) {
 	t.Parallel()
 	const command = "Future.CallbackBeforeAnything"
 	e, err := Inspect([]byte(`{"CallbackCommand":"Future.CallbackBeforeAnything","GroupId":"g","TopicId":"t","Operator_Account":"o","Type":"Public","EventTime":1670574414123,"x":[{}]}`), command)
@@ -398,7 +398,7 @@ func TestInspectTakesCommandsWithoutASchemaAsTheyAre(t *testing.T) {
 	wantRejection(t, err, ReasonPayload, "/callbackcommand")
 }
 
-func TestInspectReadsHugeBodiesWhole(t *testing.T) {
+func TestInspectChecksLargeBodiesToTheEnd(t *testing.T) {
 	t.Parallel()
 	const size = 4 << 20
 	messages := strings.Repeat(`{"MsgSeq":4294967295,"MsgId":"x"},`, size/34)

@@ -10,11 +10,11 @@ import (
 	"unicode/utf8"
 )
 
-// appendNormalized appends what is left of a parameter's, a field's or a
-// command's name without the differences that some stacks ignore: letter case,
-// white space, separators (PHP turns dots and spaces into underscores, Java's
-// binders drop hyphens and underscores), a question mark in front (JavaScript's
-// URLSearchParams), invisible characters and bytes that are not UTF-8.
+// appendNormalized appends the name of a parameter, field or command without the
+// differences that some web stacks ignore: letter case, white space, separators (PHP
+// converts dots and spaces to underscores, Java binders drop hyphens and
+// underscores), a leading question mark (JavaScript's URLSearchParams), invisible
+// characters and invalid UTF-8.
 func appendNormalized(dst, name []byte) []byte {
 	for len(name) > 0 {
 		r, size := utf8.DecodeRune(name)
@@ -26,7 +26,7 @@ func appendNormalized(dst, name []byte) []byte {
 	return dst
 }
 
-// normalizedRune returns the letter that r is compared as, or -1 if r is dropped.
+// normalizedRune returns the normalized form of r, or -1 if r is dropped.
 func normalizedRune(r rune) rune {
 	switch {
 	case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
@@ -38,32 +38,32 @@ func normalizedRune(r rune) rune {
 	case r == 'ı', r == 'İ': // Java compares both as i
 		return 'i'
 	}
-	// Lower case alone would leave U+017F, whose upper case is S.
+	// ToLower alone would not fold U+017F, whose upper case is S.
 	return unicode.ToLower(unicode.ToUpper(r))
 }
 
-// normalizeName returns the name as [appendNormalized] leaves it. Names that are
-// equal then are look-alikes.
+// normalizeName returns the name as [appendNormalized] normalizes it. Different names
+// with the same normalized form are look-alikes.
 func normalizeName(name string) string {
 	return string(appendNormalized(nil, []byte(name)))
 }
 
-// spellings are all ways in which the protocol writes one name, such as MsgId and
+// spellings are all the ways in which the protocol spells one name, such as MsgId and
 // MsgID.
 type spellings struct {
 	all []string
-	bit uint8 // of names with several spellings, 0 for the others
+	bit uint8 // a bit of its own if there are several spellings, else 0
 }
 
 func (s *spellings) has(name []byte) bool {
 	return slices.ContainsFunc(s.all, func(spelling string) bool { return spelling == string(name) })
 }
 
-// protocolNames holds every field name of every command by its normalized form.
+// protocolNames maps the normalized field names of all commands to their spellings.
 var protocolNames = collectNames(commands)
 
-// containers holds, by their names, the fields of the objects that any command
-// describes: what is checked of such an object in a payload whose schema does
+// containers maps the names of fields that hold objects, in any command, to the fields
+// of these objects. It is used if such a field occurs in a payload whose schema does
 // not have it.
 var containers = collectContainers(commands)
 
@@ -104,7 +104,7 @@ func collectContainers(commands []Command) map[string]*object {
 	return containers
 }
 
-// eachField calls f for every field of every command, also for those in objects.
+// eachField calls f for every field of every command, including nested fields.
 func eachField(commands []Command, f func(Field)) {
 	var walk func([]Field)
 	walk = func(fields []Field) {

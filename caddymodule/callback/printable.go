@@ -9,9 +9,9 @@ import (
 	"unicode"
 )
 
-// Printable returns the text with escapes in place of what a terminal or a log
-// viewer would not show as it is: controls, also those of Latin-1, and marks that
-// change the direction of the text. Names and parameters may be a stranger's.
+// Printable escapes characters that could mislead the reader of a terminal or log,
+// such as control characters (including C1) and bidirectional overrides. Use it for
+// text that an unauthenticated caller may have chosen.
 func Printable(text string) string {
 	if !strings.ContainsFunc(text, isHidden) {
 		return text

@@ -11,26 +11,26 @@ import (
 	"unicode/utf8"
 )
 
-// Query holds the protocol's parameters of a callback's URL. Absent ones are
-// empty. See https://www.tencentcloud.com/document/product/1047/34354.
+// Query holds the protocol's parameters in a callback's URL. Absent ones are empty.
+// See https://www.tencentcloud.com/document/product/1047/34354.
 type Query struct {
 	SdkAppID        string // SdkAppid: the app, in decimal
 	CallbackCommand string // CallbackCommand: what happened
-	ContentType     string // contenttype: "json" in any case; a parameter, not the header
-	ClientIP        string // ClientIP: the end user's address; data, not the peer's
-	OptPlatform     string // OptPlatform: where the end user acted; an open set
-	Sign            string // Sign: see the function of that name
-	RequestTime     string // RequestTime: Unix seconds, as they were signed
+	ContentType     string // contenttype: "json" in any letter case; not the header
+	ClientIP        string // ClientIP: the address of the end user, not of the caller
+	OptPlatform     string // OptPlatform: the end user's platform, such as Android or RESTAPI
+	Sign            string // Sign: see the function of the same name
+	RequestTime     string // RequestTime: Unix time in seconds, exactly as signed
 }
 
-// MaxParameters is how many parameters a query may have, empty ones included.
-// PHP and Node ignore those that follow.
+// MaxParameters is the maximum number of parameters in a query, including empty ones.
+// PHP and Node ignore any parameters after the first 1000.
 const MaxParameters = 1000
 
-// parameters are the protocol's parameters in their exact case.
+// parameters are the exact names of the protocol's parameters.
 var parameters = [...]string{"SdkAppid", "CallbackCommand", "contenttype", "ClientIP", "OptPlatform", "Sign", "RequestTime"}
 
-// parametersByForm holds the parameters by their normalized form.
+// parametersByForm maps the normalized names of the parameters to their exact names.
 var parametersByForm = func() map[string]string {
 	forms := make(map[string]string)
 	for _, name := range parameters {
@@ -39,23 +39,23 @@ var parametersByForm = func() map[string]string {
 	return forms
 }()
 
-// splitting are the bytes at which some servers and languages split or cut a raw
-// query, or which they drop: controls, the space, the semicolon and the number sign.
-const splitting = "\x00\x01\x02\x03\x04\x05\x06\a\b\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f ;#\x7f"
+// ambiguous are the bytes of a raw query that some servers and languages drop, or at
+// which they split or truncate it: control bytes, space, semicolon and number sign.
+const ambiguous = "\x00\x01\x02\x03\x04\x05\x06\a\b\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f ;#\x7f"
 
-// ParseQuery reads the protocol's parameters from the raw query of a callback's
-// URL (without the question mark). Parameters may stand in any order, and names
-// that are not the protocol's pass unread.
+// ParseQuery parses the protocol's parameters in the raw query of a callback's URL
+// (without the question mark). Parameters may be in any order, and unknown ones are
+// ignored.
 //
-// It rejects what two parsers could read in two ways, because the endpoint
-// behind may be written in anything: a protocol name given twice, a name that
-// another stack would take for one (of another case, with brackets, dots or
-// spaces), a bad percent escape, a semicolon, more than [MaxParameters], and in a
-// protocol parameter's value control bytes, invalid UTF-8 and letters that are
-// not percent-encoded. Its errors have the reason query.
+// It rejects queries that web stacks parse differently, because the endpoint may be
+// written in any language: a protocol parameter given twice, a name that another
+// stack would take for one (in another case, or with brackets, dots or spaces), an
+// invalid percent escape, a semicolon, more than [MaxParameters], and, in the value of
+// a protocol parameter, control bytes, invalid UTF-8 and unescaped non-ASCII
+// characters. The reason of an error is query.
 func ParseQuery(raw string) (Query, error) {
-	if strings.ContainsAny(raw, splitting) {
-		return Query{}, reject(ReasonQuery, "", "a semicolon, a control byte or a byte that must be percent-encoded in the query")
+	if strings.ContainsAny(raw, ambiguous) {
+		return Query{}, reject(ReasonQuery, "", "the query contains a semicolon, a control byte, or a byte that must be percent-encoded")
 	}
 	if strings.Count(raw, "&") >= MaxParameters {
 		return Query{}, reject(ReasonQuery, "", "more than "+strconv.Itoa(MaxParameters)+" parameters")
@@ -93,8 +93,8 @@ func ParseQuery(raw string) (Query, error) {
 	return q, nil
 }
 
-// isPlain reports whether a raw query is what it means: ASCII without escapes, as
-// most are.
+// isPlain reports whether the raw query is ASCII without escapes, as most are, so that
+// it need not be decoded.
 func isPlain(raw string) bool {
 	for _, c := range []byte(raw) {
 		if c == '%' || c == '+' || c >= utf8.RuneSelf {
@@ -106,15 +106,15 @@ func isPlain(raw string) bool {
 
 func unescape(rawName, rawValue string) (name, value string, err error) {
 	if name, err = url.QueryUnescape(rawName); err != nil {
-		return "", "", reject(ReasonQuery, "", "a parameter's name has a bad percent escape")
+		return "", "", reject(ReasonQuery, "", "the name of a parameter has an invalid percent escape")
 	}
 	if value, err = url.QueryUnescape(rawValue); err != nil {
-		return "", "", reject(ReasonQuery, "", "a parameter's value has a bad percent escape")
+		return "", "", reject(ReasonQuery, "", "the value of a parameter has an invalid percent escape")
 	}
 	return name, value, nil
 }
 
-// parameter returns where the protocol's parameter of that name is kept.
+// parameter returns a pointer to the field for the protocol parameter of that name.
 func (q *Query) parameter(name string) *string {
 	switch name {
 	case "SdkAppid":
@@ -134,14 +134,14 @@ func (q *Query) parameter(name string) *string {
 	}
 }
 
-// checkValue rejects a value of a protocol parameter that languages decode
+// checkValue rejects a value of a protocol parameter that web stacks decode
 // differently.
 func checkValue(name, raw, value string) error {
-	if strings.ContainsFunc(raw, isBeyondASCII) { // Node's HTTP server and Python's WSGI take each byte for a letter
-		return reject(ReasonQuery, name, "a letter that must be percent-encoded in the value")
+	if strings.ContainsFunc(raw, isBeyondASCII) { // Node's HTTP server and Python's WSGI decode raw bytes as Latin-1
+		return reject(ReasonQuery, name, "the value contains a character that must be percent-encoded")
 	}
 	if strings.ContainsFunc(value, isControl) || !utf8.ValidString(value) {
-		return reject(ReasonQuery, name, "control byte or invalid UTF-8 in the value")
+		return reject(ReasonQuery, name, "the value contains a control byte or invalid UTF-8")
 	}
 	return nil
 }
@@ -150,9 +150,10 @@ func isBeyondASCII(r rune) bool { return r >= utf8.RuneSelf }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// checkForeign rejects a parameter that is not the protocol's, but that another
-// stack would take for one: by its name without separators and case, or by the
-// name's first part in the notations name[], [name][x] and name.x.
+// checkForeign rejects the name of a parameter that does not belong to the protocol
+// but that another stack would take for one that does: a name with the same
+// normalized form, or one whose first part in the notations name[], [name][x] and
+// name.x has that form.
 func checkForeign(name string) error {
 	known := parametersByForm[normalizeName(name)]
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return strings.ContainsRune("[].\x00", r) }) {
@@ -162,7 +163,7 @@ func checkForeign(name string) error {
 		}
 	}
 	if known != "" {
-		return reject(ReasonQuery, known, "a parameter's name looks like "+known+" but is not; write it exactly, or rename your own parameter")
+		return reject(ReasonQuery, known, "the name of a parameter looks like "+known+"; write it exactly so, or rename your own parameter")
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestParseQueryReadsEveryParameter(t *testing.T) {
+func TestParseQueryParsesEveryParameter(t *testing.T) {
 	t.Parallel()
 	want := Query{
 		SdkAppID: "1400000000", CallbackCommand: "Group.CallbackAfterRecallMsg", ContentType: "json", ClientIP: "127.0.0.1", OptPlatform: "RESTAPI",
@@ -36,7 +36,7 @@ func TestParseQueryReadsEveryParameter(t *testing.T) {
 	}
 }
 
-func TestParseQueryPasses(t *testing.T) {
+func TestParseQueryAccepts(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		raw  string
@@ -73,7 +73,7 @@ func TestParseQueryPasses(t *testing.T) {
 	}
 }
 
-func TestParseQueryRefusesEveryNameGivenTwice(t *testing.T) {
+func TestParseQueryRejectsDuplicateParameters(t *testing.T) {
 	t.Parallel()
 	for _, name := range parameters {
 		for _, raw := range []string{
@@ -93,7 +93,7 @@ func hexByte(c byte) string {
 	return string([]byte{digits[c>>4], digits[c&15]})
 }
 
-func TestParseQueryRefusesLookAlikeNames(t *testing.T) {
+func TestParseQueryRejectsLookAlikeNames(t *testing.T) {
 	t.Parallel()
 	for _, name := range parameters {
 		half := len(name) / 2
@@ -133,7 +133,7 @@ func TestParseQueryRefusesLookAlikeNames(t *testing.T) {
 	}
 }
 
-func TestParseQueryRefusesWhatParsersReadDifferently(t *testing.T) {
+func TestParseQueryRejectsWhatParsersReadDifferently(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ raw, path string }{
 		"a semicolon":                      {"SdkAppid=1;Sign=2", ""},
@@ -170,8 +170,8 @@ func TestParseQueryRefusesWhatParsersReadDifferently(t *testing.T) {
 	}
 }
 
-// PHP (max_input_vars) and Node (querystring's maxKeys) read 1000 parameters.
-func TestParseQueryBoundsTheParameters(t *testing.T) {
+// PHP (max_input_vars) and Node (querystring's maxKeys) read only 1000 parameters.
+func TestParseQueryLimitsTheNumberOfParameters(t *testing.T) {
 	t.Parallel()
 	for _, foreign := range []string{"x=1&", "x&", "&"} {
 		q, err := ParseQuery(strings.Repeat(foreign, MaxParameters-1) + "SdkAppid=3")

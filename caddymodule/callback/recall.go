@@ -9,47 +9,49 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// Recall is the payload of [RecallCommand]: a client user, or an administrator
-// over REST, recalled messages of a group. See
+// Recall is the payload of [RecallCommand]: a user, or an administrator using the REST
+// API, recalled messages of a group. See
 // https://www.tencentcloud.com/document/product/1047/46979.
 type Recall struct {
-	// UserID of the one who recalls, who need not be the messages' author.
+	// The UserID of whoever recalled the messages, not necessarily their author.
 	Operator string `json:"Operator_Account"`
 
-	// Private, Public, ChatRoom, AVChatRoom, Community; an open set.
+	// The type of the group, such as Private, Public, ChatRoom, AVChatRoom or
+	// Community.
 	GroupType string `json:"Type"`
 
-	// Any printable ASCII is legal in it.
+	// The ID of the group. It may contain any printable ASCII character.
 	GroupID string `json:"GroupId"`
 
 	// The recalled messages, at least one.
 	Messages []RecalledMessage `json:"MsgSeqList"`
 
-	// There only if the messages were in a topic of the group.
+	// The topic of the messages; empty if they were not in a topic.
 	TopicID string `json:"TopicId"`
 
-	// When it happened, to the millisecond; zero if the payload does not say.
+	// When the messages were recalled, with millisecond precision; zero if the
+	// payload does not say.
 	EventTime time.Time `json:"-"`
 }
 
-// RecalledMessage names one recalled message.
+// RecalledMessage identifies a recalled message.
 type RecalledMessage struct {
-	// Number of the message in its group (or topic), from 1.
+	// The sequence number of the message in its group or topic, from 1.
 	MsgSeq uint32 `json:"MsgSeq"`
 
-	// The client's name for the message; empty in older payloads.
+	// The client's ID of the message; empty in older payloads.
 	MsgID string `json:"MsgId"`
 }
 
-// ParseRecall inspects the body as a [RecallCommand] and returns it as a typed
-// event. Its errors are those of [Inspect].
+// ParseRecall inspects the body as the payload of a [RecallCommand] and returns it.
+// Its errors are those of [Inspect].
 func ParseRecall(body []byte) (Recall, error) {
 	event, err := Inspect(body, RecallCommand)
 	if err != nil {
 		return Recall{}, err
 	}
 	var recall Recall
-	if err := json.Unmarshal(body, &recall); err != nil { // Inspect accepts nothing that this does not
+	if err := json.Unmarshal(body, &recall); err != nil { // cannot happen after Inspect
 		return Recall{}, reject(ReasonJSON, "", "not strict JSON")
 	}
 	if event.EventTime != 0 {

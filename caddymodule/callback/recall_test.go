@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestParseRecallReadsTheDocumentedSample(t *testing.T) {
+func TestParseRecallParsesTheDocumentedSample(t *testing.T) {
 	t.Parallel()
 	body, err := os.ReadFile("testdata/recall.json")
 	if err != nil {
@@ -27,7 +27,7 @@ func TestParseRecallReadsTheDocumentedSample(t *testing.T) {
 	}
 }
 
-func TestParseRecallReadsNewerAndOlderPayloads(t *testing.T) {
+func TestParseRecallParsesNewerAndOlderPayloads(t *testing.T) {
 	t.Parallel()
 	got, err := ParseRecall(recallWith(`"MsgSeqList":[{"MsgSeq":4294967295,"MsgId":"144115213033478435-1739361321-2512805311"},{"MsgSeq":1}],"EventTime":1670574414123`))
 	if err != nil {
@@ -46,7 +46,7 @@ func TestParseRecallReadsNewerAndOlderPayloads(t *testing.T) {
 	}
 }
 
-func TestParseRecallRefusesWhatInspectRefuses(t *testing.T) {
+func TestParseRecallRejectsWhatInspectRejects(t *testing.T) {
 	t.Parallel()
 	_, err := ParseRecall(recallWith(`"MsgSeqList":[]`))
 	wantRejection(t, err, ReasonPayload, "/MsgSeqList")

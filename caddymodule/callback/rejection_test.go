@@ -12,8 +12,8 @@ import (
 	"unicode/utf8"
 )
 
-// wantRejection fails the test unless err is a Rejection for that reason at that
-// path, and returns it.
+// wantRejection fails the test unless err is a Rejection with the reason and path, and
+// returns it.
 func wantRejection(t *testing.T, err error, reason Reason, path string) Rejection {
 	t.Helper()
 	r, ok := errors.AsType[*Rejection](err)
@@ -29,7 +29,7 @@ func wantRejection(t *testing.T, err error, reason Reason, path string) Rejectio
 	return *r
 }
 
-func TestReasonsAreListedOnce(t *testing.T) {
+func TestReasonsListsEachReasonOnce(t *testing.T) {
 	t.Parallel()
 	reasons := Reasons()
 	if len(reasons) != 13 {
@@ -57,7 +57,7 @@ func TestReasonsAreListedOnce(t *testing.T) {
 	}
 }
 
-func TestRejectionReadsAsOneLine(t *testing.T) {
+func TestRejectionErrorIsOneLine(t *testing.T) {
 	t.Parallel()
 	for want, r := range map[string]*Rejection{
 		"payload: the field is missing (/GroupId)": {Reason: ReasonPayload, Path: "/GroupId", Detail: "the field is missing", Offset: 7},
@@ -69,7 +69,7 @@ func TestRejectionReadsAsOneLine(t *testing.T) {
 	}
 }
 
-// leaks returns the secrets that the error shows in any part.
+// leaks returns the secrets that any part of the error contains.
 func leaks(err error, secrets ...string) (found []string) {
 	r, ok := errors.AsType[*Rejection](err)
 	if !ok {
@@ -84,8 +84,8 @@ func leaks(err error, secrets ...string) (found []string) {
 	return found
 }
 
-// corrupt calls f with every cut of the text, and with every byte of it removed
-// or replaced by bytes that matter to a parser.
+// corrupt calls f with every prefix of the text, and with every byte removed or
+// replaced by bytes that are significant to a parser.
 func corrupt(text string, f func(corrupted string)) {
 	for i := range len(text) {
 		f(text[:i])
@@ -97,7 +97,7 @@ func corrupt(text string, f func(corrupted string)) {
 	}
 }
 
-func TestNoRejectionOfABodyShowsAPayloadValue(t *testing.T) {
+func TestRejectionsOfBodiesContainNoPayloadValue(t *testing.T) {
 	t.Parallel()
 	const body = `{"CallbackCommand":"Group.CallbackAfterRecallMsg","Operator_Account":"canaryA","Type":"canaryB","GroupId":"canaryC",` +
 		`"MsgSeqList":[{"MsgSeq":2718281828,"MsgId":"canaryD"}],"TopicId":"canaryE","EventTime":"1670574414123","Other":{"More":["canaryF",6180339887]}}`
@@ -125,7 +125,7 @@ func TestNoRejectionOfABodyShowsAPayloadValue(t *testing.T) {
 	}
 }
 
-func TestNoRejectionOfAQueryShowsAValueTokenOrSign(t *testing.T) {
+func TestRejectionsOfQueriesContainNoValueTokenOrSign(t *testing.T) {
 	t.Parallel()
 	v, err := NewVerifier([]string{"xxxxyyyy", "zzzzwwww"}, time.Minute, vectorClock)
 	if err != nil {

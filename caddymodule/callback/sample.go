@@ -12,12 +12,11 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Sample returns a payload of the command that [Inspect] accepts, with every
-// field of its schema and the EventTime of Tencent's samples, for trying things
-// out. It is on one line, as on the wire.
+// Sample returns a valid payload of the command on one line, with every field of the
+// schema and the EventTime of Tencent's samples.
 func Sample(command string) []byte { return SampleAt(command, sampleTime) }
 
-// SampleAt is like [Sample], with another EventTime, so that it is another event.
+// SampleAt is like [Sample], but for an event at the given time.
 func SampleAt(command string, at time.Time) []byte {
 	fields := []Field{callbackCommand}
 	if c, ok := Lookup(command); ok && len(c.Fields) > 0 {
@@ -26,7 +25,7 @@ func SampleAt(command string, at time.Time) []byte {
 	var buf bytes.Buffer
 	s := sampler{enc: jsontext.NewEncoder(&buf), command: command, at: at}
 	if err := s.object(fields); err != nil {
-		panic(fmt.Sprintf("callback: sample of %s: %v", command, err)) // the table is wrong, which its tests show
+		panic(fmt.Sprintf("callback: sample of %s: %v", command, err)) // a bug in the table of commands
 	}
 	return bytes.TrimSpace(buf.Bytes())
 }
@@ -56,7 +55,7 @@ func (s sampler) value(f Field) error {
 	switch {
 	case f.Name == "CallbackCommand":
 		return s.enc.WriteToken(jsontext.String(s.command))
-	case f.Name == "EventTime" && s.enc.StackDepth() > 1: // of Push, whose are in seconds
+	case f.Name == "EventTime" && s.enc.StackDepth() > 1: // push events have it in seconds
 		return s.enc.WriteToken(jsontext.Int(s.at.Unix()))
 	case f.Name == "EventTime":
 		return s.enc.WriteToken(jsontext.Int(s.at.UnixMilli()))
@@ -99,8 +98,8 @@ func sampleScalar(f Field) any {
 
 var sampleTime = time.UnixMilli(1670574414123)
 
-// samples are the values of Tencent's own samples, by field. Of an array it is
-// one element.
+// samples maps fields to the values that they have in Tencent's samples. For an array,
+// the value is one element.
 var samples = map[string]any{
 	"Operator_Account": "admin",
 	"From_Account":     "jared",

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestEverySampleIsAcceptedAndOnOneLine(t *testing.T) {
+func TestSamplesAreValidAndOnOneLine(t *testing.T) {
 	t.Parallel()
 	for _, c := range append(Commands(), Command{Name: "Future.CallbackAfterAnything"}) {
 		sample := Sample(c.Name)
@@ -26,7 +26,7 @@ func TestEverySampleIsAcceptedAndOnOneLine(t *testing.T) {
 	}
 }
 
-func TestEverySampleHasEveryField(t *testing.T) {
+func TestSamplesHaveAllFields(t *testing.T) {
 	t.Parallel()
 	for _, c := range Commands() {
 		tree := decodeTree(t, Sample(c.Name))

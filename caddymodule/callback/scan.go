@@ -5,14 +5,15 @@ package callback
 
 import "bytes"
 
-// scanner moves over a body that jsontext has found to be strict JSON.
+// scanner reads a body that jsontext has validated as strict JSON.
 type scanner struct {
 	body  []byte
-	at    int // the offset of what is read next
-	depth int // of open objects and arrays
+	at    int // the offset of the next byte to read
+	depth int // the number of open objects and arrays
 }
 
-// next skips white space and returns the byte that follows, 0 at the end.
+// next skips white space and returns the byte that follows without reading it, or 0 at
+// the end.
 func (s *scanner) next() byte {
 	for ; s.at < len(s.body); s.at++ {
 		if c := s.body[s.at]; c > ' ' {
@@ -22,7 +23,7 @@ func (s *scanner) next() byte {
 	return 0
 }
 
-// open reads the beginning of an object or array.
+// open reads the opening brace or bracket of an object or array.
 func (s *scanner) open() error {
 	if s.depth == MaxDepth {
 		return fault(s.at, ReasonJSON, tooDeep)
@@ -32,8 +33,8 @@ func (s *scanner) open() error {
 	return nil
 }
 
-// more moves to the next member or element. At the end of the object or array it
-// moves behind it and reports false.
+// more moves to the next member or element and returns true. At the end of the object
+// or array, it reads the closing brace or bracket and returns false.
 func (s *scanner) more() bool {
 	switch s.next() {
 	case '}', ']':
@@ -47,13 +48,13 @@ func (s *scanner) more() bool {
 	return true
 }
 
-// colon reads what stands between a name and its value.
+// colon reads the colon between a name and its value.
 func (s *scanner) colon() {
 	s.next()
 	s.at++
 }
 
-// string reads a string and returns it with its quotes.
+// string reads a string and returns it, including the quotes.
 func (s *scanner) string() []byte {
 	start := s.at
 	for s.at++; ; {
@@ -63,7 +64,7 @@ func (s *scanner) string() []byte {
 		}
 		inside := s.body[start+1 : s.at-1]
 		if backslashes := len(inside) - len(bytes.TrimRight(inside, `\`)); backslashes%2 == 0 {
-			return s.body[start:s.at] // else the quote is escaped
+			return s.body[start:s.at] // the quote is not escaped
 		}
 	}
 }

@@ -3,27 +3,27 @@
 
 package callback
 
-// schema is a Command prepared for one pass over a payload.
+// schema is a Command in the form that the inspector uses.
 type schema struct {
 	Command
 	object *object
 }
 
-// object is the prepared form of a list of Fields.
+// object is a list of Fields in the form that the inspector uses.
 type object struct {
 	fields   []field
-	required uint64 // a bit for each field that must be there
+	required uint64 // the bits of the required fields
 }
 
-// field is the prepared form of a Field.
+// field is a Field in the form that the inspector uses.
 type field struct {
 	Field
-	normalized string // the name as normalizeName leaves it
-	object     *object
+	normalized string  // the normalized name
+	object     *object // the prepared Fields; nil if there are none
 	role       role
 }
 
-// role says which part of the Event a field is.
+// role is the part of an Event that a field provides.
 type role uint8
 
 const (
@@ -31,15 +31,15 @@ const (
 	roleGroupID
 	roleTopicID
 	roleOperator
-	roleGroupType // the last of the Event's strings
+	roleGroupType // the last role with a string in inspector.envelope
 	roleCommand
 	roleEventTime
 	roleMsgSeq
-	roleIdentity // no part, but tells one event from another
+	roleIdentity // not in the Event, but distinguishes it from others
 )
 
-// roles are given by name: the envelope's fields mean the same in every command,
-// and the requester has a different name by command, but one in each.
+// roles maps field names to roles. These fields have the same meaning in all commands;
+// the requester's field has one of several names, but only one in each command.
 var roles = map[string]role{
 	"CallbackCommand":   roleCommand,
 	"GroupId":           roleGroupID,
@@ -56,7 +56,7 @@ var roles = map[string]role{
 	"MsgID":             roleIdentity,
 }
 
-// deepRoles are those that also hold in objects inside the payload.
+// deepRoles are the roles of fields in nested objects.
 var deepRoles = map[string]role{
 	"CallbackCommand": roleCommand,
 	"MsgSeq":          roleMsgSeq,
@@ -67,9 +67,9 @@ var deepRoles = map[string]role{
 var (
 	schemas = prepareAll(commands)
 
-	// anyCommand is for commands without a schema. Nothing may be demanded of
-	// their payload but that its CallbackCommand, if any, is the query's, and that
-	// an EventTime that is a number is a time.
+	// anyCommand is the schema of commands without one. It requires no fields, but if
+	// there is a CallbackCommand, it must match the query's, and a numeric EventTime
+	// must be in range.
 	anyCommand = prepare([]Field{
 		{Name: "CallbackCommand", Type: String},
 		{Name: "GroupId", Type: anyType},
@@ -80,7 +80,7 @@ var (
 	}, roles)
 )
 
-// anyType takes a value as it is, also null.
+// anyType accepts any value, including null.
 const anyType Type = 1 << 15
 
 func prepareAll(commands []Command) map[string]*schema {
@@ -110,7 +110,7 @@ func prepare(fields []Field, roles map[string]role) *object {
 	return o
 }
 
-// schemaOf returns what is demanded of the command's payload, and its class.
+// schemaOf returns the schema of the command's payload, and the command's class.
 func schemaOf(command string) (*object, Class) {
 	if s := schemas[command]; s != nil {
 		return s.object, s.Class
@@ -118,8 +118,8 @@ func schemaOf(command string) (*object, Class) {
 	return anyCommand, ClassOf(command)
 }
 
-// find returns the index of the field of that name, -1 if there is none. It begins
-// at hint, where the next field is when they come in the table's order.
+// find returns the index of the field with that name, or -1 if there is none. The
+// search begins at hint, which is right if fields are in the order of the schema.
 func (o *object) find(name []byte, hint int) int {
 	for i := hint; i < len(o.fields); i++ {
 		if o.fields[i].Name == string(name) {

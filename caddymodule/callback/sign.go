@@ -13,30 +13,29 @@ import (
 	"time"
 )
 
-// Sign returns what Tencent sends as Sign for the token and the RequestTime
-// (Unix seconds in decimal): lower-case hex SHA-256 of the two, without a
-// separator. See https://www.tencentcloud.com/document/product/1047/34354.
+// Sign returns the Sign parameter for a token and a RequestTime (Unix time in seconds,
+// in decimal): the lower-case hex SHA-256 of their concatenation. See
+// https://www.tencentcloud.com/document/product/1047/34354.
 func Sign(token, requestTime string) string {
 	sum := sha256.Sum256([]byte(token + requestTime))
 	return hex.EncodeToString(sum[:])
 }
 
-// Verifier checks Sign and RequestTime of one app's callbacks against its
-// tokens. It is safe for concurrent use.
+// Verifier checks Sign and RequestTime of an app's callbacks against its tokens. It is
+// safe for concurrent use.
 //
-// Sign covers neither the body nor the command nor a nonce: every callback of
-// one second carries the same Sign, so that a repeated Sign is not a replay.
+// The Sign covers neither the body nor the command nor a nonce: all callbacks of the
+// same second have the same Sign, so a repeated Sign does not indicate a replay.
 type Verifier struct {
 	tokens []string
 	window time.Duration
 	now    func() time.Time
 }
 
-// NewVerifier returns a Verifier that accepts a Sign made with any of the
-// tokens, so that a token can be rotated, and a RequestTime at most window
-// before or after now, which is the clock (time.Now outside of tests). It
-// returns an error if there is no token, a token is empty, or the window is not
-// positive.
+// NewVerifier returns a Verifier that accepts a Sign made with any of the tokens,
+// which allows rotating them, and a RequestTime at most window before or after the
+// current time. The now function is the clock, usually time.Now. NewVerifier returns
+// an error if there is no token, a token is empty, or the window is not positive.
 func NewVerifier(tokens []string, window time.Duration, now func() time.Time) (*Verifier, error) {
 	if len(tokens) == 0 {
 		return nil, errors.New("no token: give at least one")
@@ -50,12 +49,11 @@ func NewVerifier(tokens []string, window time.Duration, now func() time.Time) (*
 	return &Verifier{tokens: tokens, window: window, now: now}, nil
 }
 
-// Verify checks the query's Sign and RequestTime. It returns the position of the
-// token that made the Sign, counted from 1 in the order given to NewVerifier,
-// and how far the local clock is ahead of RequestTime. Both are also returned
-// with the error for a callback that is stale but correctly signed, so that a
-// wrong clock can be told from a forged call; otherwise they are 0. Its errors
-// have the reason unsigned, stale or sign.
+// Verify checks Sign and RequestTime of the query. It returns the position of the
+// token that made the Sign, from 1 in the order given to NewVerifier, and how far the
+// local clock is ahead of RequestTime. With an error, both are 0, unless the callback
+// is stale but correctly signed: this distinguishes a wrong clock from a forged
+// request. The reason of an error is unsigned, stale or sign.
 func (v *Verifier) Verify(q Query) (token int, skew time.Duration, err error) {
 	if q.Sign == "" {
 		return 0, 0, reject(ReasonUnsigned, "Sign", "the parameter is missing; switch authentication on in the console")
@@ -71,10 +69,10 @@ func (v *Verifier) Verify(q Query) (token int, skew time.Duration, err error) {
 	if token = v.match(q.Sign, q.RequestTime); token > 0 {
 		skew = now.Sub(time.Unix(requested, 0))
 	}
-	// Whole seconds, because RequestTime has no fraction: a call at the edge of the
-	// window must not depend on the local clock's milliseconds.
+	// Compare whole seconds, because RequestTime has no fraction: the result at the
+	// edge of the window must not depend on the local clock's milliseconds.
 	if off := time.Duration(now.Unix()-requested) * time.Second; off > v.window || off < -v.window {
-		return token, skew, reject(ReasonStale, "RequestTime", "outside the window; check that this machine's clock is right")
+		return token, skew, reject(ReasonStale, "RequestTime", "outside the window; check the clock of this machine")
 	}
 	if token == 0 {
 		return 0, 0, reject(ReasonSign, "Sign", "matches no token of this app")
@@ -82,9 +80,9 @@ func (v *Verifier) Verify(q Query) (token int, skew time.Duration, err error) {
 	return token, skew, nil
 }
 
-// match returns the position of the token that made the Sign, 0 if none did. It
-// compares with every token, whichever matches, so that the time it takes tells
-// nothing about the tokens.
+// match returns the position of the token that made the Sign, or 0 if none did. It
+// always compares with every token, in constant time, so that timing reveals nothing
+// about the tokens.
 func (v *Verifier) match(sign, requestTime string) (token int) {
 	got, err := hex.DecodeString(sign)
 	if err != nil || len(got) != sha256.Size {
@@ -99,9 +97,9 @@ func (v *Verifier) match(sign, requestTime string) (token int) {
 	return token
 }
 
-// parseRequestTime accepts exactly 10 ASCII digits. Anything longer would let
-// somebody who saw one Sign append to the hashed text: SHA-256 with the secret
-// in front can be extended.
+// parseRequestTime accepts exactly 10 ASCII digits. Accepting more would allow
+// length-extension attacks on the Sign, because the hashed text begins with the
+// secret.
 func parseRequestTime(s string) (seconds int64, ok bool) {
 	if len(s) != 10 {
 		return 0, false

@@ -30,7 +30,7 @@ func verifier(t *testing.T, window time.Duration, now time.Time, tokens ...strin
 	return v
 }
 
-func TestSignMakesTencentsTestVector(t *testing.T) {
+func TestSignReturnsTencentsTestVector(t *testing.T) {
 	t.Parallel()
 	if got := Sign(vectorToken, vectorTime); got != vectorSign {
 		t.Errorf("got %s, want %s", got, vectorSign)
@@ -53,7 +53,7 @@ func TestVerifyAcceptsTencentsTestVector(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // all callbacks of one second carry the same Sign
+	for range 2 { // all callbacks of the same second have the same Sign
 		token, skew, err := v.Verify(q)
 		if err != nil || token != 1 || skew != 0 {
 			t.Errorf("got token %d, skew %v, error %v", token, skew, err)
@@ -61,7 +61,7 @@ func TestVerifyAcceptsTencentsTestVector(t *testing.T) {
 	}
 }
 
-func TestVerifyAcceptsAnyCaseOfHex(t *testing.T) {
+func TestVerifyAcceptsUpperCaseHex(t *testing.T) {
 	t.Parallel()
 	v := verifier(t, time.Minute, vectorClock(), vectorToken)
 	for _, sign := range []string{strings.ToUpper(vectorSign), strings.ToUpper(vectorSign[:32]) + vectorSign[32:]} {
@@ -82,7 +82,7 @@ func TestVerifyAcceptsPercentEncodedDigits(t *testing.T) {
 	}
 }
 
-func TestVerifySaysWhichTokenMadeTheSign(t *testing.T) {
+func TestVerifyReturnsThePositionOfTheToken(t *testing.T) {
 	t.Parallel()
 	v := verifier(t, time.Minute, vectorClock(), "new", vectorToken, "old", vectorToken)
 	for token, want := range map[string]int{"new": 1, vectorToken: 2, "old": 3} {
@@ -93,7 +93,7 @@ func TestVerifySaysWhichTokenMadeTheSign(t *testing.T) {
 	}
 }
 
-func TestASecondCallbackOfTheSameSecondIsCheckedAsStrictly(t *testing.T) {
+func TestVerifyChecksEveryCallbackOfTheSameSecond(t *testing.T) {
 	t.Parallel()
 	now := vectorClock()
 	v, err := NewVerifier([]string{"other", vectorToken}, time.Minute, func() time.Time { return now })
@@ -124,7 +124,7 @@ func TestASecondCallbackOfTheSameSecondIsCheckedAsStrictly(t *testing.T) {
 	verify(good, ReasonStale)
 }
 
-func TestVerifyHoldsTheWindowInBothDirections(t *testing.T) {
+func TestVerifyChecksTheWindowInBothDirections(t *testing.T) {
 	t.Parallel()
 	const second = time.Second
 	for name, test := range map[string]struct {
@@ -161,9 +161,9 @@ func TestVerifyHoldsTheWindowInBothDirections(t *testing.T) {
 	}
 }
 
-func TestVerifyRefuses(t *testing.T) {
+func TestVerifyRejects(t *testing.T) {
 	t.Parallel()
-	signed := func(requestTime string) Query { // by somebody who knows the token
+	signed := func(requestTime string) Query { // with the token
 		return Query{Sign: Sign(vectorToken, requestTime), RequestTime: requestTime}
 	}
 	for name, test := range map[string]struct {
@@ -209,8 +209,8 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
-// A wrong clock is told from a forged call by the Sign.
-func TestVerifyReturnsTheSkewOfTrulySignedCallsOnly(t *testing.T) {
+// The Sign distinguishes a wrong clock from a forged request.
+func TestVerifyReturnsTheSkewOnlyIfTheSignIsCorrect(t *testing.T) {
 	t.Parallel()
 	for ahead, sign := range map[time.Duration]string{
 		time.Hour: vectorSign, -time.Hour: vectorSign, 2 * time.Hour: vectorSign[:63] + "0", time.Second: vectorSign[:63] + "0",
@@ -226,9 +226,9 @@ func TestVerifyReturnsTheSkewOfTrulySignedCallsOnly(t *testing.T) {
 	}
 }
 
-// Whoever saw one Sign can make another without the token, if RequestTime may
-// be longer: a hash is the state from which hashing goes on.
-func TestVerifyRefusesALengthExtendedRequestTime(t *testing.T) {
+// If RequestTime could be longer, anybody who saw a Sign could make another one
+// without the token, by length extension.
+func TestVerifyRejectsALengthExtendedRequestTime(t *testing.T) {
 	t.Parallel()
 	const tokenLength, extension = len(vectorToken), "9"
 	requestTime := vectorTime + "\x80" + strings.Repeat("\x00", 64-8-1-tokenLength-len(vectorTime))
@@ -258,7 +258,7 @@ func TestVerifyRefusesALengthExtendedRequestTime(t *testing.T) {
 	wantRejection(t, err, ReasonQuery, "RequestTime")
 }
 
-func TestNewVerifierRefusesWhatCannotProtect(t *testing.T) {
+func TestNewVerifierRejectsInvalidSettings(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		tokens []string

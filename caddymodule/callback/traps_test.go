@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// edited returns the command's sample after one replacement, which must be
-// possible.
+// edited returns the command's sample after a replacement, which must have an effect.
 func edited(t *testing.T, command, old, replacement string) []byte {
 	t.Helper()
 	sample := Sample(command)
@@ -76,7 +75,7 @@ func TestPushHasItsCommandInEachEvent(t *testing.T) {
 	}
 }
 
-// An Event's time is in milliseconds; that of a push is not, and there are many.
+// Push events have several times, which are in seconds.
 func TestPushTimesAreNotTakenForMilliseconds(t *testing.T) {
 	t.Parallel()
 	for _, command := range pushes {
@@ -88,7 +87,7 @@ func TestPushTimesAreNotTakenForMilliseconds(t *testing.T) {
 	}
 }
 
-func TestNamesThatSomeParserTakesForAKnownOneAreRefused(t *testing.T) {
+func TestNamesThatSomeParserTakesForAKnownOneAreRejected(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"groupid", "Group_Id", "group-id", "Group.Id", "GroupId ", "GroupıD", "\ufeffGroupId", "GROUPID"} {
 		_, err := Inspect(edited(t, RecallCommand, `"Type"`, `"`+name+`":"other","Type"`), RecallCommand)
@@ -99,9 +98,8 @@ func TestNamesThatSomeParserTakesForAKnownOneAreRefused(t *testing.T) {
 	}
 }
 
-// A backend may read a field of any command, whatever the command that it is posted
-// with, so that no other spelling of one passes with any.
-func TestAnotherCaseOfAnyProtocolNameIsRefusedInEveryCommand(t *testing.T) {
+// A backend may read a field of any command, whatever the command of the query.
+func TestOtherCasesOfProtocolNamesAreRejectedInEveryCommand(t *testing.T) {
 	t.Parallel()
 	names := make(map[string]bool)
 	eachField(commands, func(f Field) { names[f.Name] = true })
@@ -124,7 +122,7 @@ func TestAnotherCaseOfAnyProtocolNameIsRefusedInEveryCommand(t *testing.T) {
 	}
 }
 
-func TestLookAlikesAreRefusedInEveryObjectThatTheProtocolDescribes(t *testing.T) {
+func TestLookAlikesAreRejectedInEveryObjectOfTheProtocol(t *testing.T) {
 	t.Parallel()
 	const unknown = "Future.CallbackAfterAnything"
 	for body, path := range map[string]string{
@@ -218,7 +216,7 @@ func TestGroupAttrHasLowerCaseNames(t *testing.T) {
 	wantRejection(t, err, ReasonPayload, "/UserDefinedDataList/0/key")
 }
 
-func TestTheRequesterHasAnotherNameByCommand(t *testing.T) {
+func TestOperatorIsReadFromTheFieldOfEachCommand(t *testing.T) {
 	t.Parallel()
 	found := make(map[string]bool)
 	for command, field := range map[string]string{
@@ -244,7 +242,7 @@ func TestTheRequesterHasAnotherNameByCommand(t *testing.T) {
 	}
 }
 
-// destroyed is the payload of a group with many members.
+// destroyed returns the payload for a destroyed group with many members.
 func destroyed(size int) []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"CallbackCommand":"Group.CallbackAfterGroupDestroyed","GroupId":"@TGS#2J4SZEAEL","Type":"Public","Owner_Account":"leckie","Name":"n","MemberList":[`)
@@ -320,7 +318,7 @@ func TestLiveAndRoomCommandsAreKnownByName(t *testing.T) {
 	}
 }
 
-func TestUnknownCommandsAreStrictJSONWithTheirEnvelope(t *testing.T) {
+func TestUnknownCommandsAreCheckedAsStrictJSONAndReturnAnEvent(t *testing.T) {
 	t.Parallel()
 	const command = "New.CallbackAfterSomething"
 	e := wantAccepted(t, []byte(`{"CallbackCommand":"`+command+`","GroupId":"g","TopicId":"t","Operator_Account":"o","Type":"Public","EventTime":5,"Other":{"CallbackCommand":"x"}}`), command)
@@ -346,7 +344,7 @@ func TestUnknownCommandsAreStrictJSONWithTheirEnvelope(t *testing.T) {
 	}
 }
 
-func TestNamesAreSpeltAsTencentSpellsThem(t *testing.T) {
+func TestNamesAreSpelledAsTencentSpellsThem(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"C2C.CallbackAfterMsgWithDraw", "OfficialAccount.CallbackAfterMsgWithDraw"} {
 		if _, known := Lookup(name); !known {
@@ -358,6 +356,6 @@ func TestNamesAreSpeltAsTencentSpellsThem(t *testing.T) {
 	}
 	push, _ := Lookup("Push.OfflinePush")
 	if i := slices.IndexFunc(push.Fields[0].Fields, func(f Field) bool { return f.Name == "GroupID" }); i < 0 {
-		t.Error("the GroupID of a push is not spelt as Tencent does")
+		t.Error("the GroupID of a push is not spelled as Tencent does")
 	}
 }

@@ -13,23 +13,23 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// CodeRange is a range of ErrorCodes, both ends included.
+// CodeRange is an inclusive range of ErrorCodes.
 type CodeRange struct {
 	From int `json:"from"`
 	To   int `json:"to"`
 }
 
-// The codes that forbid. See the page of each command, and
+// The codes that forbid an action. See the documentation of each command, and
 // https://www.tencentcloud.com/document/product/1047/34354.
 var (
 	forbidCode  = CodeRange{1, 1}
 	discardCode = CodeRange{2, 2}           // silently; the sender sees success
-	ownCodes    = CodeRange{120001, 130000} // an app's own, shown to its client with ErrorInfo
-	groupCodes  = CodeRange{10100, 10200}   // an app's own for group callbacks
-	snsCodes    = CodeRange{38000, 39000}   // of a ResultItem
+	ownCodes    = CodeRange{120001, 130000} // chosen by the app, passed to its client with ErrorInfo
+	groupCodes  = CodeRange{10100, 10200}   // the same, for group callbacks
+	snsCodes    = CodeRange{38000, 39000}   // for a ResultItem
 )
 
-// unknownCodes are what can be said of a command that is not in the table.
+// unknownCodes are the codes for before-callbacks that are not in the table.
 var unknownCodes = []CodeRange{forbidCode}
 
 func codesOf(command string) []CodeRange {
@@ -42,13 +42,12 @@ func codesOf(command string) []CodeRange {
 	return nil
 }
 
-// CheckForbid reports whether the command can be forbidden with the code; 0 and
-// 1 stand for the command's plain refusal. The error says what could be written
-// instead.
+// CheckForbid returns an error if the command cannot be forbidden with the code. Codes
+// 0 and 1 stand for the command's default code. The error says which codes are valid.
 func CheckForbid(command string, code int) error {
 	codes := codesOf(command)
 	if len(codes) == 0 {
-		return fmt.Errorf("%s tells what has happened: it cannot be forbidden", command)
+		return fmt.Errorf("%s is an after-callback, which cannot be forbidden", command)
 	}
 	if code == 0 || code == 1 || slices.ContainsFunc(codes, func(r CodeRange) bool { return r.From <= code && code <= r.To }) {
 		return nil
@@ -57,10 +56,10 @@ func CheckForbid(command string, code int) error {
 	for _, r := range codes {
 		want = append(want, r.String())
 	}
-	return fmt.Errorf("code %d is not one of %s's: want %s", code, command, strings.Join(want, ", "))
+	return fmt.Errorf("code %d is not valid for %s: want %s", code, command, strings.Join(want, ", "))
 }
 
-// String returns the range as "1" or "10100-10200".
+// String formats the range as "1" or "10100-10200".
 func (r CodeRange) String() string {
 	if r.From == r.To {
 		return fmt.Sprint(r.From)
@@ -68,16 +67,16 @@ func (r CodeRange) String() string {
 	return fmt.Sprintf("%d-%d", r.From, r.To)
 }
 
-// Forbid is the verdict that forbids what a before-callback asks for: HTTP 200
-// with a code that is not 0, because Tencent takes any other status for no
-// answer. The codes 0 and 1 stand for the command's plain refusal. The info is shown
-// to the end user where the code is the app's own.
+// Forbid returns the answer that forbids the action of a before-callback. It must be
+// sent with HTTP 200: to Tencent, any other status is no answer. Codes 0 and 1 stand
+// for the command's default code. The info is shown to the end user if the code is one
+// of the app's own.
 //
-// Friend requests are forbidden target by target, so that the verdict repeats the
-// targets of the body; without any it forbids nothing. It is never longer than the
-// request, so that nobody can make a guard multiply traffic: where the infos would
-// make it so, it has none, and where targets are packed more densely than in any
-// payload of Tencent's, it leaves out the last ones.
+// Friend requests are forbidden target by target, so the answer lists the targets of
+// the body; if there are none, it forbids nothing. The answer is never longer than the
+// request, so that it cannot be used to amplify traffic: if necessary, the infos are
+// dropped, and then the last targets. The latter does not happen with genuine
+// payloads.
 func Forbid(command string, body []byte, code int, info string) Answer {
 	if codes := codesOf(command); code <= 1 && len(codes) > 0 {
 		code = codes[0].From
@@ -85,16 +84,16 @@ func Forbid(command string, body []byte, code int, info string) Answer {
 	if !strings.HasPrefix(command, "Sns.") {
 		return Answer{ActionStatus: "OK", ErrorInfo: info, ErrorCode: code}
 	}
-	room := max(len(body), leastRequest)
+	limit := max(len(body), minRequest)
 	answer := forbidTargets(targets(body), code, info)
-	if len(answer.JSON()) <= room {
+	if len(answer.JSON()) <= limit {
 		return answer
 	}
 	answer = forbidTargets(targets(body), code, "")
 	size := len(OK().JSON()) + len(`,"ResultItem":[]`)
 	for i, item := range answer.ResultItem {
 		b, err := json.Marshal(item)
-		if size += len(b) + len(","); size > room || err != nil {
+		if size += len(b) + len(","); size > limit || err != nil {
 			answer.ResultItem = answer.ResultItem[:i]
 			break
 		}
@@ -102,9 +101,8 @@ func Forbid(command string, body []byte, code int, info string) Answer {
 	return answer
 }
 
-// leastRequest is how many bytes a request has whatever its body: a line with Sign
-// and command, and headers.
-const leastRequest = 512
+// minRequest is the approximate size in bytes of a request without its body.
+const minRequest = 512
 
 func forbidTargets(targets []string, code int, info string) Answer {
 	answer := OK()
@@ -114,16 +112,16 @@ func forbidTargets(targets []string, code int, info string) Answer {
 	return answer
 }
 
-// targets returns the users that a friend request is about, at most as many as a
-// verdict of the body's length has room for. It reads what it can also of a body
-// that [Inspect] rejects, because a target that the verdict leaves out is allowed.
+// targets returns the target accounts of a friend request, at most as many as fit in
+// an answer of the length of the body. It also reads as much as it can of a body that
+// [Inspect] rejects, because Tencent allows the targets that the answer leaves out.
 func targets(body []byte) []string {
-	const leastItem = len(`{"To_Account":"","ResultCode":38000,"ResultInfo":""},`)
+	const minItem = len(`{"To_Account":"","ResultCode":38000,"ResultInfo":""},`)
 	dec := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	var accounts []string
-	for len(accounts) <= max(len(body), leastRequest)/leastItem {
+	for len(accounts) <= max(len(body), minRequest)/minItem {
 		token, err := dec.ReadToken()
-		if err != nil { // also at the end
+		if err != nil { // including io.EOF
 			break
 		}
 		isName := token.Kind() == '"' && token.String() == "To_Account"
@@ -137,8 +135,7 @@ func targets(body []byte) []string {
 	return accounts
 }
 
-// isTarget reports whether the pointer is to the user of an element of either
-// command's list.
+// isTarget reports whether the pointer refers to the To_Account of a friend request.
 func isTarget(at jsontext.Pointer) bool {
 	list := at.Parent().Parent()
 	return at.LastToken() == "To_Account" && (list == "/FriendItem" || list == "/ResponseFriendItem")

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestForbidCanBeSaidToEveryBeforeCommandOnly(t *testing.T) {
+func TestOnlyBeforeCommandsCanBeForbidden(t *testing.T) {
 	t.Parallel()
 	for _, c := range Commands() {
 		err := CheckForbid(c.Name, 0)
@@ -31,7 +31,7 @@ func TestForbidCanBeSaidToEveryBeforeCommandOnly(t *testing.T) {
 	}
 }
 
-func TestForbidForbids(t *testing.T) {
+func TestForbid(t *testing.T) {
 	t.Parallel()
 	for _, c := range Commands() {
 		if c.Class != Before {
@@ -60,7 +60,7 @@ func TestFriendRequestsAreForbiddenTargetByTarget(t *testing.T) {
 	}
 }
 
-func TestAForbiddingAnswerIsNeverLargerThanItsRequest(t *testing.T) {
+func TestForbidIsNeverLongerThanTheRequest(t *testing.T) {
 	t.Parallel()
 	const megabyte = 1 << 20
 	long := strings.Repeat("no ", 100)
@@ -77,7 +77,7 @@ func TestAForbiddingAnswerIsNeverLargerThanItsRequest(t *testing.T) {
 			t.Parallel()
 			for _, info := range []string{"", "closed", long} {
 				answer := Forbid("Sns.CallbackPrevFriendAdd", []byte(body), 0, info).JSON()
-				if len(answer) > max(len(body), leastRequest) {
+				if len(answer) > max(len(body), minRequest) {
 					t.Errorf("%d bytes of answer to %d bytes of request", len(answer), len(body))
 				}
 			}
@@ -85,7 +85,7 @@ func TestAForbiddingAnswerIsNeverLargerThanItsRequest(t *testing.T) {
 	}
 }
 
-func TestGenuineFriendRequestsAreForbiddenWhole(t *testing.T) {
+func TestForbidKeepsAllTargetsOfGenuineFriendRequests(t *testing.T) {
 	t.Parallel()
 	item := `{"To_Account":"id1","Remark":"remark1","TagName":"` + "\u540c\u5b66" + `","ResponseAction":"Response_Action_AgreeAndAdd"}`
 	body := `{"CallbackCommand":"Sns.CallbackPrevFriendResponse","Requester_Account":"id","From_Account":"id","ResponseFriendItem":[` +

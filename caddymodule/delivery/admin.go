@@ -26,20 +26,20 @@ func init() {
 	caddy.RegisterModule(adminDeliveries{})
 }
 
-// adminDeliveries is a module that provides the /tim_callback/ endpoints for
-// the Caddy admin API:
+// adminDeliveries is a module that provides the /tim_callback/ endpoints for the Caddy
+// admin API:
 //
-//	GET    /tim_callback/status                  counts by state and the oldest age
-//	GET    /tim_callback/deliveries              the newest, without their bodies
-//	POST   /tim_callback/deliveries/retry        retries all that the filters select
-//	DELETE /tim_callback/deliveries              discards all that the filters select
-//	GET    /tim_callback/deliveries/{id}         one, with its body and failed attempts
-//	POST   /tim_callback/deliveries/{id}/retry   makes it due at once, with all its attempts
-//	DELETE /tim_callback/deliveries/{id}         gives it up; it stays listed as discarded,
+//	GET    /tim_callback/status                  counts by state, and the age of the oldest
+//	GET    /tim_callback/deliveries              lists the newest, without their bodies
+//	POST   /tim_callback/deliveries/retry        retries all that match the filters
+//	DELETE /tim_callback/deliveries              discards all that match the filters
+//	GET    /tim_callback/deliveries/{id}         shows one, with its body and failed attempts
+//	POST   /tim_callback/deliveries/{id}/retry   makes one due immediately, with all attempts
+//	DELETE /tim_callback/deliveries/{id}         discards one; it stays listed as discarded,
 //	                                             or is deleted if it was dead
 //
 // The filters are ?state=, ?guard=, ?consumer=, ?command=, ?since=<duration or time>,
-// ?before=<id> and ?limit=; retrying and discarding many takes at least one of them.
+// ?before=<id> and ?limit=. Retrying and discarding several requires at least one.
 type adminDeliveries struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -55,18 +55,18 @@ func (a adminDeliveries) Routes() []caddy.AdminRoute {
 	return []caddy.AdminRoute{{Pattern: "/tim_callback/", Handler: caddy.AdminHandlerFunc(a.serve)}}
 }
 
-// serve finds the endpoint. The standard library's patterns cannot be used: the
-// admin API matches the path before it calls.
+// serve routes a request to its endpoint. It cannot use the patterns of the standard
+// library, because the admin API accepts only paths as patterns.
 func (adminDeliveries) serve(w http.ResponseWriter, r *http.Request) error {
 	s := running()
 	if s == nil {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no tim_callback of the running configuration stores deliveries")}
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the running configuration does not store callbacks")}
 	}
 	path := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/tim_callback/"), "/"), "/")
 	many := len(path) == 1 || len(path) == 2 && path[1] == "retry"
 	switch {
 	case len(path) == 1 && path[0] == "status":
-		return only(http.MethodGet, r, func() error { return s.serveStatus(w, r) })
+		return requireMethod(http.MethodGet, r, func() error { return s.serveStatus(w, r) })
 	case path[0] == "deliveries" && many:
 		return s.serveMany(w, r, len(path) == 2)
 	case path[0] == "deliveries" && (len(path) == 2 || len(path) == 3 && path[2] == "retry"):
@@ -75,7 +75,7 @@ func (adminDeliveries) serve(w http.ResponseWriter, r *http.Request) error {
 	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("want /tim_callback/status or /tim_callback/deliveries")}
 }
 
-func only(method string, r *http.Request, serve func() error) error {
+func requireMethod(method string, r *http.Request, serve func() error) error {
 	if r.Method != method {
 		return notAllowed(method)
 	}
@@ -86,7 +86,7 @@ func notAllowed(want string) error {
 	return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method not allowed: want %s", want)}
 }
 
-// status is what /tim_callback/status answers.
+// status is the response of /tim_callback/status.
 type status struct {
 	Store            string               `json:"store"`
 	Guards           []string             `json:"guards"`
@@ -95,8 +95,7 @@ type status struct {
 	Unclaimed        []unclaimed          `json:"unclaimed,omitempty"`
 }
 
-// unclaimed says how many deliveries wait for a guard or a consumer that is not in
-// the configuration.
+// unclaimed is the number of deliveries to a guard or consumer that is not configured.
 type unclaimed struct {
 	Guard      string `json:"guard"`
 	Consumer   string `json:"consumer,omitempty"`
@@ -109,19 +108,19 @@ func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
 		return storeError(err)
 	}
 	states, oldest := summary(counts)
-	answer := status{
+	response := status{
 		Store: s.name, Guards: slices.Sorted(maps.Keys(s.guards)), Deliveries: states, OldestAgeSeconds: oldest.Seconds(),
 	}
 	for queue, n := range s.unclaimed(counts) {
-		answer.Unclaimed = append(answer.Unclaimed, unclaimed{queue.Guard, queue.Consumer, n})
+		response.Unclaimed = append(response.Unclaimed, unclaimed{queue.Guard, queue.Consumer, n})
 	}
-	slices.SortFunc(answer.Unclaimed, func(a, b unclaimed) int {
+	slices.SortFunc(response.Unclaimed, func(a, b unclaimed) int {
 		return cmp.Or(cmp.Compare(a.Guard, b.Guard), cmp.Compare(a.Consumer, b.Consumer))
 	})
-	return writeJSON(w, answer)
+	return writeJSON(w, response)
 }
 
-// serveMany lists, retries or discards what the filters select.
+// serveMany lists, retries or discards all deliveries that match the filters.
 func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) error {
 	filter, err := parseFilter(r.URL.Query())
 	if err != nil {
@@ -139,7 +138,7 @@ func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) 
 	case !retry && r.Method != http.MethodDelete:
 		return notAllowed("GET or DELETE")
 	case filter == outbox.Filter{}:
-		return badRequest("say which: with one of state, guard, consumer, command, since, before and limit at least")
+		return badRequest("no filter: want at least one of state, guard, consumer, command, since, before and limit")
 	}
 	var done int
 	if retry {
@@ -148,12 +147,12 @@ func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) 
 		done, err = s.outbox.DiscardAll(r.Context(), filter)
 	}
 	if err != nil {
-		return storeError(fmt.Errorf("after %d: %w", done, err))
+		return storeError(fmt.Errorf("after %d deliveries: %w", done, err))
 	}
 	return writeJSON(w, map[string]int{"deliveries": done})
 }
 
-// parseFilter reads the filters of a query.
+// parseFilter parses the filters in the query.
 func parseFilter(query url.Values) (f outbox.Filter, err error) {
 	for name := range query {
 		if !slices.Contains([]string{"state", "guard", "consumer", "command", "since", "before", "limit"}, name) {
@@ -184,7 +183,7 @@ func parseFilter(query url.Values) (f outbox.Filter, err error) {
 	return f, nil
 }
 
-// parseSince reads how long ago, or when.
+// parseSince parses a duration before now, or a time.
 func parseSince(text string) (time.Time, error) {
 	if ago, err := caddy.ParseDuration(text); err == nil {
 		return time.Now().Add(-ago), nil
@@ -192,7 +191,7 @@ func parseSince(text string) (time.Time, error) {
 	return time.Parse(time.RFC3339, text)
 }
 
-// serveOne shows, retries or discards the delivery of the id.
+// serveOne shows, retries or discards the delivery with the id.
 func (s *Service) serveOne(w http.ResponseWriter, r *http.Request, id string, retry bool) error {
 	n, err := strconv.ParseInt(id, 10, 64)
 	if err != nil {

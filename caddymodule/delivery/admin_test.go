@@ -67,8 +67,8 @@ func TestEndToEndDeliveryAdminAPI(t *testing.T) {
 		{http.MethodDelete, list + "/999999", http.StatusNotFound, "no such delivery"},
 		{http.MethodPost, one + "/other", http.StatusNotFound, "error"},
 		{http.MethodPost, "/tim_callback/status", http.StatusMethodNotAllowed, "want GET"},
-		{http.MethodDelete, list, http.StatusBadRequest, "say which"},
-		{http.MethodPost, list + "/retry", http.StatusBadRequest, "say which"},
+		{http.MethodDelete, list, http.StatusBadRequest, "no filter"},
+		{http.MethodPost, list + "/retry", http.StatusBadRequest, "no filter"},
 		{http.MethodPut, list, http.StatusMethodNotAllowed, "want GET or DELETE"},
 		{http.MethodGet, list + "?stat=dead", http.StatusBadRequest, "unknown filter"},
 		{http.MethodPost, one, http.StatusMethodNotAllowed, "want GET or DELETE"},
@@ -101,10 +101,10 @@ func TestEndToEndDeliveryAdminAPIWithoutDeliveries(t *testing.T) {
 	s.app = false
 	s.start(t)
 	code, body := get(t, http.MethodGet, "http://"+s.admin+"/tim_callback/status")
-	if code != http.StatusNotFound || !strings.Contains(body, "no tim_callback of the running configuration stores deliveries") {
+	if code != http.StatusNotFound || !strings.Contains(body, "the running configuration does not store callbacks") {
 		t.Errorf("status: %d %s, want 404", code, body)
 	}
-	if output := s.cli(t, true, "list"); !strings.Contains(output, "stores deliveries") {
+	if output := s.cli(t, true, "list"); !strings.Contains(output, "does not store callbacks") {
 		t.Errorf("deliveries list prints %s", output)
 	}
 }
@@ -168,7 +168,7 @@ func TestEndToEndDeliveryCommandLine(t *testing.T) {
 	s.wantState(t, outbox.Delivered, 1)
 }
 
-// Filters select many deliveries at once, and only those.
+// Filters select several deliveries, and no others.
 func TestEndToEndDeliveryFiltersSelect(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
@@ -207,7 +207,7 @@ func TestEndToEndDeliveryFiltersSelect(t *testing.T) {
 			t.Errorf("callback %d of guard %c arrived %d times, want %d", i, "ab"[i%2], n, want)
 		}
 	}
-	if text := s.cli(t, true, "retry"); !strings.Contains(text, "say which") {
+	if text := s.cli(t, true, "retry"); !strings.Contains(text, "no filter") {
 		t.Errorf("retry of nothing prints %s", text)
 	}
 	if text := s.cli(t, true, "retry", "1", "--state", "dead"); !strings.Contains(text, "not both") {
@@ -215,7 +215,7 @@ func TestEndToEndDeliveryFiltersSelect(t *testing.T) {
 	}
 }
 
-// The command asks the server that reload would, and says which.
+// The command uses the same admin API as reload, and prints its address.
 func TestEndToEndDeliveryCommandLineFindsItsServer(t *testing.T) {
 	t.Parallel()
 	s := newDeliverySite(t, guardtest.Guard("on after deliver")+"\nrespond 200")
@@ -230,7 +230,7 @@ func TestEndToEndDeliveryCommandLineFindsItsServer(t *testing.T) {
 		cmd := timguard(s.dir, append([]string{"tim-callback", "deliveries", "status"}, tt.args...)...)
 		cmd.Dir = tt.dir
 		output, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(output), "asking "+s.admin+", which ") || !strings.Contains(string(output), "store sqlite, guards default") {
+		if err != nil || !strings.Contains(string(output), "asking "+s.admin+" (from ") || !strings.Contains(string(output), "store sqlite, guards default") {
 			t.Errorf("%s: %v\n%s", name, err, output)
 		}
 	}

@@ -23,10 +23,10 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// BenchmarkDeliverHTTP prints how many callbacks a second are answered OK, each
-// with the commit on disk, over keep-alive connections and while a fast backend
-// takes deliveries, and how long the answer takes. What sends and the backend are
-// in the same process, and their work counts.
+// BenchmarkDeliverHTTP measures how many callbacks per second are stored durably and
+// answered OK, over keep-alive connections and while a fast backend receives
+// deliveries, and the latency of the answers. Senders and backend run in the same
+// process, and their work is included.
 func BenchmarkDeliverHTTP(b *testing.B) {
 	for name, store := range map[string]func() string{
 		"sqlite":   func() string { return "" },
@@ -104,13 +104,12 @@ func benchmarkDeliverHTTP(b *testing.B, store string, senders int) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// sustainedFor is how long a rate is held.
+// sustainedFor is how long a rate is sustained.
 var sustainedFor = flag.Duration("timguard.sustained", 5*time.Second, "how long BenchmarkSustained holds each rate")
 
-// BenchmarkSustained posts at a fixed rate while a fast backend takes deliveries, and
-// prints how many are not delivered at the end. A rate that the store and the workers
-// sustain leaves no more than what is always on its way. What sends and the backend
-// share the machine.
+// BenchmarkSustained posts callbacks at a fixed rate while a fast backend receives
+// deliveries, and prints how many have not been delivered at the end. At a sustainable
+// rate, these are only the ones in flight. Senders and backend run on the same machine.
 //
 //	go test -run '^$' -bench Sustained -benchtime 1x ./caddymodule/delivery -timguard.sustained 30s
 func BenchmarkSustained(b *testing.B) {

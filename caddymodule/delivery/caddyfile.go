@@ -19,8 +19,8 @@ func init() {
 
 func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	if existing != nil {
-		d.Next() // to the option's name, whose line the error gives
-		return nil, d.Errf("tim_delivery is given twice")
+		d.Next() // the option's name, for the error's position
+		return nil, d.Errf("tim_delivery is given twice: merge the two blocks")
 	}
 	app := new(Service)
 	if err := app.UnmarshalCaddyfile(d); err != nil {
@@ -42,7 +42,7 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 func (s *Service) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume option name
 	if d.NextArg() {
-		return d.Errf("tim_delivery takes no argument, but %q stands after it", d.Val())
+		return d.Errf("tim_delivery takes no arguments, but got %q", d.Val())
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		if err := s.unmarshalOption(d); err != nil {
@@ -88,7 +88,7 @@ func (s *Service) unmarshalStore(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// positiveNumber reads the one argument, a number from 1 to 1000.
+// positiveNumber parses the only argument, a number from 1 to 1000.
 func positiveNumber(d *caddyfile.Dispenser, value *int) error {
 	name := d.Val()
 	var text string
@@ -103,7 +103,7 @@ func positiveNumber(d *caddyfile.Dispenser, value *int) error {
 	return nil
 }
 
-// positiveDuration reads the one argument.
+// positiveDuration parses the only argument, a positive duration.
 func positiveDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
 	name := d.Val()
 	var text string

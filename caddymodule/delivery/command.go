@@ -43,19 +43,20 @@ func deliveriesCommand() *cobra.Command {
 	c := new(adminClient)
 	cmd := caddymodule.Subcommand("deliveries", "Works with stored callbacks", `
 Lists, shows, retries and discards the stored callbacks of a running Caddy,
-through its admin API. It is found as reload finds it: by --address, by the
-configuration of --config, or by the Caddyfile of the current directory.`, cobra.NoArgs, nil)
+through its admin API. The address of the API is that of --address, of the
+configuration given with --config, or of the Caddyfile in the current directory,
+as with reload.`, cobra.NoArgs, nil)
 	flags := cmd.PersistentFlags()
-	flags.StringVar(&c.address, "address", "", "address of the admin API (default: what the configuration says, or localhost:2019)")
+	flags.StringVar(&c.address, "address", "", "address of the admin API (default: that of the configuration, or localhost:2019)")
 	flags.StringVarP(&c.config, "config", "c", "", "configuration file to read the address from (default: Caddyfile, if there is one)")
 	flags.StringVarP(&c.adapter, "adapter", "a", "", "name of the configuration's adapter")
-	flags.BoolVar(&c.asJSON, "json", false, "print what the admin API answers")
+	flags.BoolVar(&c.asJSON, "json", false, "print the responses of the admin API")
 	cmd.PersistentPreRun = func(cmd *cobra.Command, _ []string) { c.out, c.log = cmd.OutOrStdout(), cmd.ErrOrStderr() }
 	cmd.AddCommand(c.listCommand(), c.showCommand(), c.retryCommand(), c.discardCommand(), c.statusCommand())
 	return cmd
 }
 
-// filterFlags are the filters of deliveries on the command line.
+// filterFlags are the flags that select deliveries.
 type filterFlags struct{ values url.Values }
 
 const filterUsage = "[--state <state>] [--guard <name>] [--consumer <name>] [--command <command>] [--since <duration>|<time>] [--before <id>] [--limit <n>]"
@@ -68,7 +69,7 @@ func addFilters(flags *pflag.FlagSet) *filterFlags {
 		"consumer": "only the copies for this consumer",
 		"command":  "only those of this CallbackCommand",
 		"since":    "only those stored within this duration, such as 2h, or since this time",
-		"before":   "only those with a smaller id, for the next page",
+		"before":   "only those with a smaller id, to get the next page",
 		"limit":    "how many at most, up to 1000",
 	} {
 		flags.Func(name, usage, func(value string) error {
@@ -89,14 +90,14 @@ func stateNames() []string {
 
 func (c *adminClient) listCommand() *cobra.Command {
 	var filters *filterFlags
-	cmd := caddymodule.Subcommand("list "+filterUsage, "Lists the newest", `
+	cmd := caddymodule.Subcommand("list "+filterUsage, "Lists the newest deliveries", `
 Lists stored callbacks, the newest first.`,
 		cobra.NoArgs, func(*cobra.Command, []string) error {
 			if !filters.values.Has("limit") {
 				filters.values.Set("limit", "50")
 			}
 			var deliveries []outbox.Delivery
-			if done, err := c.call(http.MethodGet, "/tim_callback/deliveries?"+filters.values.Encode(), &deliveries); done || err != nil {
+			if printed, err := c.call(http.MethodGet, "/tim_callback/deliveries?"+filters.values.Encode(), &deliveries); printed || err != nil {
 				return err
 			}
 			return c.printList(deliveries)
@@ -106,25 +107,25 @@ Lists stored callbacks, the newest first.`,
 }
 
 func (c *adminClient) showCommand() *cobra.Command {
-	return caddymodule.Subcommand("show <id>", "Shows one, with its body and failed attempts", "", cobra.ExactArgs(1), func(_ *cobra.Command, args []string) error {
+	return caddymodule.Subcommand("show <id>", "Shows a delivery, with its body and failed attempts", "", cobra.ExactArgs(1), func(_ *cobra.Command, args []string) error {
 		return c.eachID(args, http.MethodGet, "", c.printWhole)
 	})
 }
 
 func (c *adminClient) retryCommand() *cobra.Command {
-	return c.changeCommand("retry", "Makes some due at once, with all their attempts", `
-Makes deliveries due at once, by their ids or all that the filters select. They
-have all their attempts again, whatever became of them before: also those that
-were delivered, dead or discarded.`, http.MethodPost, "/retry", "retried")
+	return c.changeCommand("retry", "Retries deliveries now, with all their attempts", `
+Makes deliveries due immediately, by their ids or all that match the filters.
+They get all their attempts again, even if they were delivered, dead or
+discarded.`, http.MethodPost, "/retry", "retried")
 }
 
 func (c *adminClient) discardCommand() *cobra.Command {
-	return c.changeCommand("discard", "Gives some up; dead ones are deleted", `
-Gives deliveries up, by their ids or all that the filters select. They stay
-listed as discarded; those that were dead are deleted.`, http.MethodDelete, "", "discarded")
+	return c.changeCommand("discard", "Discards deliveries; deletes dead ones", `
+Discards deliveries, by their ids or all that match the filters: they are not
+attempted again, but stay listed as discarded. Those that were dead are deleted.`, http.MethodDelete, "", "discarded")
 }
 
-// changeCommand changes deliveries by their ids, or by filters.
+// changeCommand returns a command that changes deliveries, by their ids or by filters.
 func (c *adminClient) changeCommand(name, short, long, method, suffix, done string) *cobra.Command {
 	var filters *filterFlags
 	cmd := caddymodule.Subcommand(name+" <id>... | "+filterUsage, short, long, cobra.ArbitraryArgs, func(_ *cobra.Command, args []string) error {
@@ -134,7 +135,7 @@ func (c *adminClient) changeCommand(name, short, long, method, suffix, done stri
 		case len(args) > 0:
 			return c.eachID(args, method, suffix, func(d outbox.Delivery) error { return c.printList([]outbox.Delivery{d}) })
 		case len(filters.values) == 0:
-			return errors.New("say which: give ids, or filters such as --state dead")
+			return errors.New("no filter: give ids, or filters such as --state dead")
 		}
 		var answer struct{ Deliveries int }
 		if printed, err := c.call(method, "/tim_callback/deliveries"+suffix+"?"+filters.values.Encode(), &answer); printed || err != nil {
@@ -165,7 +166,7 @@ func (c *adminClient) eachID(ids []string, method, suffix string, show func(outb
 }
 
 func (c *adminClient) statusCommand() *cobra.Command {
-	return caddymodule.Subcommand("status", "Shows how many are in which state", "", cobra.NoArgs, func(*cobra.Command, []string) error {
+	return caddymodule.Subcommand("status", "Shows the number of deliveries by state", "", cobra.NoArgs, func(*cobra.Command, []string) error {
 		var s status
 		if printed, err := c.call(http.MethodGet, "/tim_callback/status", &s); printed || err != nil {
 			return err
@@ -175,10 +176,10 @@ func (c *adminClient) statusCommand() *cobra.Command {
 			fmt.Fprintf(c.out, "%8d %s\n", s.Deliveries[state], state)
 		}
 		if s.OldestAgeSeconds > 0 {
-			fmt.Fprintf(c.out, "the oldest that waits is %s old\n", time.Duration(s.OldestAgeSeconds*float64(time.Second)).Round(time.Second))
+			fmt.Fprintf(c.out, "the oldest one that awaits delivery is %s old\n", time.Duration(s.OldestAgeSeconds*float64(time.Second)).Round(time.Second))
 		}
 		for _, u := range s.Unclaimed {
-			fmt.Fprintf(c.out, "%d wait for guard %s%s, which is not in the configuration\n", u.Deliveries, u.Guard, ofConsumer(u.Consumer))
+			fmt.Fprintf(c.out, "%d await guard %s%s, which is not configured\n", u.Deliveries, u.Guard, ofConsumer(u.Consumer))
 		}
 		return nil
 	})
@@ -191,16 +192,16 @@ func ofConsumer(name string) string {
 	return " and consumer " + name
 }
 
-// call makes the call and reads the answer into value, or prints it as it is
-// with --json, and then is done.
+// call calls the admin API and decodes the response into value. With --json, it prints
+// the response instead.
 func (c *adminClient) call(method, uri string, value any) (printed bool, err error) {
-	address, err := c.find()
+	address, err := c.findAddress()
 	if err != nil {
 		return false, err
 	}
 	resp, err := caddycmd.AdminAPIRequest(address, method, uri, nil, nil)
 	if err != nil {
-		return false, fmt.Errorf("asked %s: %w", address, err)
+		return false, fmt.Errorf("calling the admin API at %s: %w", address, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	if c.asJSON {
@@ -210,8 +211,8 @@ func (c *adminClient) call(method, uri string, value any) (printed bool, err err
 	return false, json.NewDecoder(resp.Body).Decode(value)
 }
 
-// find finds the admin API as reload does, and says where.
-func (c *adminClient) find() (address string, err error) {
+// findAddress determines the address of the admin API as reload does, and prints it.
+func (c *adminClient) findAddress() (address string, err error) {
 	if c.address != "" {
 		return c.address, nil
 	}
@@ -224,7 +225,7 @@ func (c *adminClient) find() (address string, err error) {
 	}
 	from := ""
 	if file != "" {
-		from = ", which " + file + " names"
+		from = " (from " + file + ")"
 	}
 	fmt.Fprintf(c.log, "asking %s%s\n", c.address, from)
 	return c.address, nil

@@ -25,27 +25,27 @@ import (
 
 func init() {
 	caddy.RegisterModule(Console{})
-	// Not a handler directive: those take a first argument with a slash for a matcher.
+	// Not RegisterHandlerDirective, which would parse the prefix as a path matcher.
 	httpcaddyfile.RegisterDirective("tim_console", parseConsole)
 	httpcaddyfile.RegisterDirectiveOrder("tim_console", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// Console serves River UI (https://riverqueue.com/docs/river-ui): a site for
-// looking at stored callbacks, their attempts and errors, and for retrying,
-// cancelling or deleting them. It opens on those that most want to be looked at.
+// Console serves River UI (https://riverqueue.com/docs/river-ui), a web interface that
+// shows stored callbacks with their attempts and errors, and can retry, cancel or
+// delete them. The start page lists the state that needs most attention.
 //
-// It authenticates nobody, and the stored bodies hold what users wrote: put
-// `basic_auth` or another check in front of it.
+// It has no authentication, and the stored bodies contain what users wrote: put
+// `basic_auth` or the like in front of it.
 type Console struct {
-	// The path that it is served under. Default: `/`.
+	// The path under which the interface is served. Default: `/`.
 	Prefix string `json:"prefix,omitempty"`
 
 	service *Service
 	logger  *slog.Logger
-	ctx     context.Context // ends with the configuration
+	ctx     context.Context // canceled by Cleanup
 	cancel  context.CancelFunc
 
-	ui func() (http.Handler, error) // made by the first request
+	ui func() (http.Handler, error) // starts River UI on the first request
 }
 
 // CaddyModule returns the Caddy module information.
@@ -68,14 +68,14 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	c.service = app.(*Service)
 	c.logger = ctx.Slogger()
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	// The store is open only once the configuration runs.
+	// The store is not open before the configuration runs.
 	c.ui = sync.OnceValues(c.start)
 	return nil
 }
 
-// Cleanup ends what River UI does in the background.
+// Cleanup stops River UI.
 func (c *Console) Cleanup() error {
-	if c.cancel != nil { // Caddy also cleans up what it could not provision
+	if c.cancel != nil { // nil if Provision failed
 		c.cancel()
 	}
 	return nil
@@ -97,17 +97,17 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
 	if r.Method == http.MethodGet && strings.Trim(path, "/") == "" {
-		http.Redirect(w, r, c.Prefix+"/jobs?state="+c.firstState(r.Context()), http.StatusFound)
+		http.Redirect(w, r, c.Prefix+"/jobs?state="+c.startState(r.Context()), http.StatusFound)
 		return nil
 	}
 	ui.ServeHTTP(w, r)
 	return nil
 }
 
-// firstState returns River's word for the state that most wants to be looked at, of
-// those that any delivery is in.
-func (c *Console) firstState(ctx context.Context) string {
-	counts, _ := c.service.outbox.Counts(ctx) // without them, the page says why
+// startState returns River's name of the state that needs most attention, among those
+// with any deliveries.
+func (c *Console) startState(ctx context.Context) string {
+	counts, _ := c.service.outbox.Counts(ctx) // the page itself shows the error
 	states, _ := summary(counts)
 	for _, s := range []struct {
 		state outbox.State
@@ -140,12 +140,12 @@ func (c *Console) start() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/", ui)
 	mux.HandleFunc("POST "+c.Prefix+"/api/jobs/retry", c.retry)
-	// Browsers send basic_auth's password along with what any page makes them post.
+	// Browsers attach basic_auth credentials to cross-site requests.
 	return http.NewCrossOriginProtection().Handler(mux), nil
 }
 
-// retry stands in for River UI's own, which gives a job one more attempt: a retried
-// delivery has all its attempts again, wherever it is retried.
+// retry replaces the endpoint of River UI, which gives a job only one more attempt.
+// Elsewhere, a retried delivery gets all its attempts again.
 func (c *Console) retry(w http.ResponseWriter, r *http.Request) {
 	var request struct {
 		IDs []json.Number `json:"ids"`
@@ -184,7 +184,7 @@ func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		c.Prefix = d.Val()
 	}
 	if d.NextArg() {
-		return d.Errf("tim_console takes one prefix, but %q stands after it", d.Val())
+		return d.Errf("tim_console takes only a prefix, but got %q as well", d.Val())
 	}
 	if c.Prefix != "" && !strings.HasPrefix(c.Prefix, "/") {
 		return d.Errf("tim_console: prefix %q: want a path that begins with /", c.Prefix)

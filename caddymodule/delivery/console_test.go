@@ -20,7 +20,7 @@ const (
 	passwordHash = "$2a$04$3JU1nf81JMr5.ZzusrRLdehWX2Xph5E256u3T0T3nqDS3bFrxdhxq"
 )
 
-// The console stands beside the guard on one site, behind basic_auth.
+// The console is on the same site as the guard, behind basic_auth.
 func TestEndToEndDeliveryConsole(t *testing.T) {
 	t.Parallel()
 	for _, store := range []string{"sqlite", "postgres"} {
@@ -42,7 +42,7 @@ func TestEndToEndDeliveryConsole(t *testing.T) {
 				}
 			}
 			for path, want := range map[string]string{
-				"/deliveries/":                         "/deliveries/assets/", // the page's parts lie under the prefix
+				"/deliveries/":                         "/deliveries/assets/", // assets are under the prefix
 				"/deliveries/api/jobs?state=discarded": callbackOf("console"),
 				"/deliveries/api/states":               `"discarded"`,
 				"/deliveries/api/queues":               `"default"`,
@@ -71,7 +71,7 @@ func TestEndToEndDeliveryConsole(t *testing.T) {
 	}
 }
 
-// callbackOf is what the arguments of a job hold of the recall of the id.
+// callbackOf returns text that identifies the recall with the id in a job's arguments.
 func callbackOf(id string) string { return "é-" + id }
 
 func console(t *testing.T, s *deliverySite, method, path, body string) (status int, answer string) {
@@ -94,7 +94,7 @@ func console(t *testing.T, s *deliverySite, method, path, body string) (status i
 	return resp.StatusCode, string(data)
 }
 
-// What is not under the prefix is for the next handler, also if it only begins so.
+// Requests outside of the prefix are passed on, even if their path begins with it.
 func TestEndToEndDeliveryConsoleLeavesOtherPathsAlone(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusOK, "other"))

@@ -16,7 +16,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// storing is concurrent senders of recalls, who note what was answered OK.
+// storing is a group of concurrent senders of recalls. It records which were answered
+// OK.
 type storing struct {
 	poster  *poster
 	stop    atomic.Bool
@@ -29,8 +30,8 @@ type storing struct {
 	unanswered int      // connections that ended without an answer
 }
 
-// newStoring starts so many senders. They repeat what is not answered, so many
-// times.
+// newStoring starts the senders. They repeat callbacks that are not answered, up to the
+// given number of times.
 func newStoring(p *poster, senders, repeats int, prefix string) *storing {
 	l := &storing{poster: p}
 	for n := range senders {
@@ -80,15 +81,16 @@ func (l *storing) count() int {
 	return len(l.stored)
 }
 
-// finish returns the ids of what was answered OK, and what other answers came.
+// finish stops the senders, and returns the ids of the callbacks that were answered OK,
+// and all other answers.
 func (l *storing) finish() (stored, other []string) {
 	l.stop.Store(true)
 	l.senders.Wait()
 	return l.stored, l.other
 }
 
-// Whatever was answered OK arrives, however often the process is killed while the
-// backend is ill in one way or another.
+// Every callback that was answered OK is delivered, however often the process is
+// killed while the backend fails in various ways.
 func TestEndToEndDeliveryOutlivesKills(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, refuses)
@@ -115,9 +117,9 @@ func TestEndToEndDeliveryOutlivesKills(t *testing.T) {
 	}
 }
 
-// Of two guards on one database, either delivers what the other stored, and the
-// same event that comes to both is delivered once.
-func TestEndToEndDeliveryOfTwoGuardsOnOneDatabase(t *testing.T) {
+// Two instances that share a database deliver each other's callbacks, and deliver an
+// event that both receive only once.
+func TestEndToEndDeliveryWithASharedDatabase(t *testing.T) {
 	t.Parallel()
 	dsn := postgresDSN(t, "")
 	b := newUnsteady(t, answers(http.StatusServiceUnavailable, ""))
@@ -162,9 +164,9 @@ func TestEndToEndDeliveryOfTwoGuardsOnOneDatabase(t *testing.T) {
 	}
 }
 
-// An attempt that runs when Caddy is told to stop is finished, within the grace
-// period, and not made again.
-func TestEndToEndDeliveryFinishesWhatRunsOnTermination(t *testing.T) {
+// On termination, a running attempt is finished within the grace period, and not
+// repeated.
+func TestEndToEndDeliveryFinishesRunningAttemptsOnTermination(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, func(b *unsteady) http.HandlerFunc {
 		accept := accepts(b)
@@ -190,9 +192,9 @@ func TestEndToEndDeliveryFinishesWhatRunsOnTermination(t *testing.T) {
 	}
 }
 
-// An attempt that does not end within the grace period is cut off, and made again
-// as soon as Caddy runs again.
-func TestEndToEndDeliveryIsCutOffAfterTheGracePeriod(t *testing.T) {
+// An attempt that does not end within the grace period is canceled, and repeated after
+// the next start.
+func TestEndToEndDeliveryIsCanceledAfterTheGracePeriod(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, hangs)
 	s := newDeliverySite(t, delivering(b))
@@ -215,7 +217,8 @@ func TestEndToEndDeliveryIsCutOffAfterTheGracePeriod(t *testing.T) {
 	}
 }
 
-// What an older version stored, with less, and a newer one, with more, delivers.
+// Rows of older versions, with fewer fields, and of newer ones, with more, are
+// delivered.
 func TestEndToEndDeliveryOfRowsOfOtherVersions(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusServiceUnavailable, ""))
@@ -245,9 +248,9 @@ func TestEndToEndDeliveryOfRowsOfOtherVersions(t *testing.T) {
 	}
 }
 
-// While Caddy ends on SIGTERM, under load and with the backend down, a callback is
-// answered OK and stored, or its connection is closed; none is refused. All that was
-// answered OK is delivered after the next start.
+// During termination by SIGTERM, under load and with the backend down, a callback is
+// either stored and answered OK, or its connection is closed; none is refused. All that
+// were answered OK are delivered after the next start.
 func TestEndToEndDeliveryRefusesNothingOnTermination(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusServiceUnavailable, ""))

@@ -12,16 +12,16 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// emit emits an event of Caddy's events app, so that any handler of events can tell
-// a person. It does not wait for them: who emits has an answer to give.
+// emit emits an event. It does not wait for the event handlers, because the caller may
+// be serving a request.
 func (s *Service) emit(name string, data map[string]any) {
 	go s.events.Emit(s.ctx, name, data)
 }
 
-// emitDead says that a delivery has had its last attempt.
+// emitDead logs and emits that the last attempt of a delivery has failed.
 func (s *Service) emitDead(a outbox.Attempt, err error) {
 	command := callback.Printable(a.Command)
-	s.logger.Error("a delivery is dead: it has had its last attempt, and stays listed to be retried or discarded",
+	s.logger.Error("last delivery attempt failed; delivery is dead",
 		zap.Int64("id", a.ID), zap.String("guard", a.Guard), zap.String("consumer", a.Consumer), zap.String("command", command),
 		zap.Int("attempts", a.Attempt), zap.Error(err))
 	s.emit("tim_delivery.dead", map[string]any{
@@ -30,8 +30,8 @@ func (s *Service) emitDead(a outbox.Attempt, err error) {
 	})
 }
 
-// noteStored says that the store begins to fail, or has recovered. A callback that
-// cannot be stored for what it holds says nothing of the store.
+// noteStored emits that the store has failed, or has recovered. err is the result of
+// storing a callback. An invalid callback says nothing about the store.
 func (s *Service) noteStored(err error) {
 	failed := err != nil
 	if errors.Is(err, outbox.ErrInvalid) || s.failing.Swap(failed) == failed {
@@ -41,6 +41,6 @@ func (s *Service) noteStored(err error) {
 		s.emit("tim_delivery.store_failed", map[string]any{"store": s.name, "error": err.Error()})
 		return
 	}
-	s.logger.Info("callbacks are stored again", zap.String("store", s.name))
+	s.logger.Info("store has recovered", zap.String("store", s.name))
 	s.emit("tim_delivery.store_recovered", map[string]any{"store": s.name})
 }

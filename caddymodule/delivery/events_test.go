@@ -23,7 +23,7 @@ import (
 
 func init() { caddy.RegisterModule(noteEvents{}) }
 
-// noteEvents is a handler of events that appends them to a file, a line each.
+// noteEvents is an event handler that appends each event to a file, as a line.
 type noteEvents struct {
 	File string `json:"file"`
 }
@@ -56,7 +56,8 @@ func (n *noteEvents) Handle(_ context.Context, e caddy.Event) error {
 
 var _ caddyevents.Handler = (*noteEvents)(nil)
 
-// noteEvents makes the site note its events, and returns how to read them.
+// noteEvents adds the event handler to the site, and returns a function that waits for
+// an event and returns its line.
 func (s *deliverySite) noteEvents(t *testing.T) (wait func(name string) string) {
 	t.Helper()
 	file := filepath.Join(s.dir, "events")
@@ -78,8 +79,7 @@ func (s *deliverySite) noteEvents(t *testing.T) (wait func(name string) string) 
 	}
 }
 
-// A handler of Caddy's events is told when a delivery has had its last attempt.
-func TestEndToEndDeliveryThatIsDeadIsAnEvent(t *testing.T) {
+func TestEndToEndDeliveryEmitsAnEventWhenDead(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
 	s := newDeliverySite(t, delivering(b, "name front"))
@@ -104,8 +104,7 @@ func TestEndToEndDeliveryThatIsDeadIsAnEvent(t *testing.T) {
 	}
 }
 
-// So it is when the store begins to fail, and when it has recovered.
-func TestEndToEndDeliveryStoreThatFailsIsAnEvent(t *testing.T) {
+func TestEndToEndDeliveryEmitsEventsWhenTheStoreFailsAndRecovers(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, accepts)
 	s := newDeliverySite(t, delivering(b))

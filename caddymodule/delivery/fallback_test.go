@@ -14,7 +14,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// rows returns how many rows the store holds, and how many it ever held.
+// rows returns how many rows the store has, and how many it has ever had.
 func (s *deliverySite) rows(t *testing.T) (now, ever int) {
 	t.Helper()
 	db := s.stored(t)
@@ -26,7 +26,7 @@ func (s *deliverySite) rows(t *testing.T) (now, ever int) {
 	return now, ever
 }
 
-// fallingBack returns the directives of a site that stores what the backend does
+// fallingBack returns the directives of a site that stores callbacks if the backend does
 // not answer in time.
 func fallingBack(b *unsteady, options ...string) string {
 	options = append(options, "fallback deliver")
@@ -37,8 +37,7 @@ func fallingBack(b *unsteady, options ...string) string {
 	return guardtest.Guard(rule+"}", "on before forward") + "\nreverse_proxy " + b.address()
 }
 
-// With a backend that is well, nothing is written to the store.
-func TestEndToEndDeliveryAsFallbackStoresNothingWhileTheBackendIsWell(t *testing.T) {
+func TestEndToEndDeliveryAsFallbackStoresNothingWithAHealthyBackend(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, accepts)
 	s := newDeliverySite(t, fallingBack(b))
@@ -59,8 +58,8 @@ func TestEndToEndDeliveryAsFallbackStoresNothingWhileTheBackendIsWell(t *testing
 	}
 }
 
-// With one that hangs, the answer comes before Tencent gives up, and the event
-// arrives when the backend is well again.
+// If the backend hangs, the callback is answered before Tencent gives up, and delivered
+// when the backend has recovered.
 func TestEndToEndDeliveryAsFallbackAnswersInTime(t *testing.T) {
 	t.Parallel()
 	const tencentWaits = 2 * time.Second
@@ -100,8 +99,7 @@ func TestEndToEndDeliveryAsFallbackAnswersInTime(t *testing.T) {
 	}
 }
 
-// A FAIL of the backend is its valid answer: it had the callback, and its caller
-// is told so.
+// FAIL is a valid answer of the backend, which is passed on to the caller.
 func TestEndToEndDeliveryAsFallbackPassesAFailOn(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusOK, failJSON))

@@ -27,7 +27,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// storeFault is one that a store can have while Caddy runs.
+// storeFault is a fault of a store while Caddy is running.
 type storeFault struct {
 	// prepare changes where the site stores.
 	prepare func(t *testing.T, s *deliverySite)
@@ -37,8 +37,8 @@ type storeFault struct {
 
 func nothing(*testing.T, *deliverySite) {}
 
-// While the store is at fault callbacks are forwarded at once, and refused if that
-// fails too; nothing else is touched, and all is well again by itself.
+// During a fault of the store, callbacks are forwarded immediately, and refused if that
+// fails too. Other rules are not affected, and recovery is automatic.
 func TestEndToEndDeliveryDegradesWithItsStore(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func() storeFault{
@@ -101,7 +101,7 @@ func testStoreFault(t *testing.T, fault storeFault) {
 	s.wantState(t, outbox.Pending, 0)
 }
 
-// wantOtherRules fails unless rules that store nothing work.
+// wantOtherRules fails the test unless rules that store nothing work.
 func wantOtherRules(t *testing.T, p *poster, b *unsteady) {
 	t.Helper()
 	for command, tt := range map[string]struct {
@@ -126,7 +126,7 @@ func wantOtherRules(t *testing.T, p *poster, b *unsteady) {
 	}
 }
 
-// full is a disk without room, on a small one that is mounted for it.
+// full is a full disk, on a small file system that is mounted for the test.
 func full() storeFault {
 	var ballast string
 	return storeFault{
@@ -164,7 +164,7 @@ func full() storeFault {
 	}
 }
 
-// readOnly is files that may not be written any more.
+// readOnly makes the files read-only.
 func readOnly() storeFault {
 	suffixes := []string{"", "-wal", "-shm"}
 	if raceDetector() {
@@ -199,8 +199,7 @@ func readOnly() storeFault {
 	}
 }
 
-// moved is an SQLite file that is not where it was any more; replaced says that
-// another one is there.
+// moved is an SQLite file that was moved away and, optionally, replaced by another one.
 func moved(replaced bool) storeFault {
 	return storeFault{
 		prepare: nothing,
@@ -229,7 +228,7 @@ func raceDetector() bool {
 	return info != nil && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// locked is a file that another program has for itself.
+// locked is a file that is locked by another program.
 func locked() storeFault {
 	var conn *sql.Conn
 	run := func(t *testing.T, statement string) {
@@ -255,7 +254,7 @@ func locked() storeFault {
 	}
 }
 
-// postgresGone is a database server that has gone away and comes back.
+// postgresGone is a database server that is down temporarily.
 func postgresGone() storeFault {
 	w := new(way)
 	return storeFault{
@@ -275,7 +274,7 @@ func postgresGone() storeFault {
 	}
 }
 
-// way is one to a server that can be cut.
+// way is a TCP proxy to a server that can be interrupted.
 type way struct {
 	address, target string
 

@@ -35,12 +35,12 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// longDeliveries makes the tests of deliveries longer:
+// longDeliveries runs the tests of deliveries in their long form:
 //
-//	go test -run EndToEndDelivery ./caddymodule -timguard.long
+//	go test -run EndToEndDelivery ./caddymodule/delivery -timguard.long
 var longDeliveries = flag.Bool("timguard.long", false, "kill and reload many times in the tests of deliveries")
 
-// inLongForm returns how often a test does what it does.
+// inLongForm returns the number of repetitions in the long or the short form.
 func inLongForm(short, long int) int {
 	if *longDeliveries {
 		return long
@@ -48,11 +48,11 @@ func inLongForm(short, long int) int {
 	return short
 }
 
-// caddyArguments names the variable that makes the test binary a timguard with
-// these arguments, one a line.
+// caddyArguments is the environment variable that makes the test binary run as
+// timguard. It contains the arguments, one per line.
 const caddyArguments = "TIMGUARD_TEST_ARGUMENTS"
 
-// TestCaddyProcess is timguard itself in a process that startGuard started.
+// TestCaddyProcess is not a test: it runs timguard in a process that a test started.
 func TestCaddyProcess(*testing.T) {
 	if arguments := os.Getenv(caddyArguments); arguments != "" {
 		os.Args = append(os.Args[:1], strings.Split(arguments, "\n")...)
@@ -69,8 +69,7 @@ func timguard(dir string, arguments ...string) *exec.Cmd {
 	return cmd
 }
 
-// deliverySite is a Caddy that stores callbacks. It can be started again and
-// again.
+// deliverySite is a site that stores callbacks. Its Caddy can be restarted.
 type deliverySite struct {
 	dir     string // of its files
 	listen  string // address of the site
@@ -82,7 +81,7 @@ type deliverySite struct {
 	body    string // the site's directives
 }
 
-// newDeliverySite returns one whose addresses are free.
+// newDeliverySite returns a site with free addresses.
 func newDeliverySite(tb testing.TB, body string) *deliverySite {
 	tb.Helper()
 	return &deliverySite{
@@ -91,7 +90,7 @@ func newDeliverySite(tb testing.TB, body string) *deliverySite {
 	}
 }
 
-// store is the SQLite file.
+// store returns the path of the SQLite file.
 func (s *deliverySite) store() string { return filepath.Join(s.dir, "deliveries.db") }
 
 func (s *deliverySite) caddyfile() string {
@@ -107,7 +106,7 @@ func (s *deliverySite) caddyfile() string {
 		s.admin, s.logs, s.global, app, s.listen, s.body)
 }
 
-// guardProcess is a Caddy that runs.
+// guardProcess is a running Caddy.
 type guardProcess struct {
 	*deliverySite
 	cmd  *exec.Cmd
@@ -115,7 +114,7 @@ type guardProcess struct {
 	done chan struct{}
 }
 
-// start runs Caddy until the end of the test at the latest.
+// start starts Caddy, which is stopped at the end of the test.
 func (s *deliverySite) start(tb testing.TB) *guardProcess {
 	tb.Helper()
 	config := filepath.Join(s.dir, "Caddyfile")
@@ -156,13 +155,13 @@ func (s *deliverySite) start(tb testing.TB) *guardProcess {
 	return p
 }
 
-// kill ends the process as a power failure would.
+// kill ends the process with SIGKILL.
 func (p *guardProcess) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
 }
 
-// terminate ends the process as an operator would, and returns how long it took.
+// terminate ends the process with SIGTERM, and returns how long that took.
 func (p *guardProcess) terminate(t *testing.T) time.Duration {
 	t.Helper()
 	start := time.Now()
@@ -177,7 +176,7 @@ func (p *guardProcess) terminate(t *testing.T) time.Duration {
 	return time.Since(start)
 }
 
-// syncBuffer is a log that is written while it is read.
+// syncBuffer is a buffer that is safe for concurrent use.
 type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -205,8 +204,8 @@ func eventually(tb testing.TB, within time.Duration, what string, ok func() bool
 	}
 }
 
-// event returns the payload of a recall that is unlike any other id's, with
-// bytes that encoding anew would change.
+// event returns the payload of a recall that is unique to the id, and that would be
+// changed by decoding and encoding.
 func event(id string) []byte {
 	return fmt.Appendf(nil, `{ "MsgSeqList":[{"MsgSeq":4294967295,"New":1.50}],"Type":"\u0050ublic","GroupId":"a\"<%%> b",`+
 		`"CallbackCommand":"Group.CallbackAfterRecallMsg","Operator_Account":"é-%s","EventTime":1670574414123}`+"\r\n", id)
@@ -225,8 +224,7 @@ func newPoster(tb testing.TB, listen string) *poster {
 	return &poster{&http.Client{Transport: transport, Timeout: 20 * time.Second}, "http://" + listen}
 }
 
-// post posts a payload that Tencent signed half the window ago, so that a fresh
-// Sign is another one.
+// post posts a payload that was signed half a window ago, so that a new Sign differs.
 func (s *poster) post(path, command string, body []byte) (status int, answer string, err error) {
 	return s.postQuery(path, guardtest.Query(guardtest.App, command, guardtest.Signed(guardtest.Token, time.Now().Add(-30*time.Second))), body)
 }
@@ -247,7 +245,7 @@ func (s *poster) postQuery(path, rawQuery string, body []byte) (status int, answ
 	return resp.StatusCode, string(data), err
 }
 
-// wantOK posts the recall of the id and fails unless it is answered OK.
+// wantOK posts the recall with the id and fails the test unless it is answered OK.
 func (s *poster) wantOK(t *testing.T, id string) {
 	t.Helper()
 	if status, answer, err := s.post("/callback", callback.RecallCommand, event(id)); err != nil || status != http.StatusOK || answer != guardtest.OKJSON {
@@ -255,7 +253,7 @@ func (s *poster) wantOK(t *testing.T, id string) {
 	}
 }
 
-// get calls the admin API, or the site.
+// get sends a request to the admin API or the site.
 func get(t *testing.T, method, target string) (status int, body string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, target, http.NoBody)
@@ -274,7 +272,7 @@ func get(t *testing.T, method, target string) (status int, body string) {
 	return resp.StatusCode, string(data)
 }
 
-// status asks the admin API what is stored.
+// status returns the status of the admin API.
 func (s *deliverySite) status(t *testing.T) (status status) {
 	t.Helper()
 	if code, body := get(t, http.MethodGet, "http://"+s.admin+"/tim_callback/status"); code != http.StatusOK {
@@ -285,13 +283,13 @@ func (s *deliverySite) status(t *testing.T) (status status) {
 	return status
 }
 
-// wantState waits until so many deliveries are in the state.
+// wantState waits until n deliveries are in the state.
 func (s *deliverySite) wantState(t *testing.T, state outbox.State, n int) {
 	t.Helper()
 	eventually(t, 20*time.Second, fmt.Sprintf("%d %s", n, state), func() bool { return s.status(t).Deliveries[state] == n })
 }
 
-// items asks the admin API for all that is stored, the newest first.
+// items lists all deliveries with the admin API, newest first.
 func (s *deliverySite) items(t *testing.T) (items []outbox.Delivery) {
 	t.Helper()
 	if code, body := get(t, http.MethodGet, "http://"+s.admin+"/tim_callback/deliveries"); code != http.StatusOK {
@@ -302,8 +300,8 @@ func (s *deliverySite) items(t *testing.T) (items []outbox.Delivery) {
 	return items
 }
 
-// wantError waits until the newest delivery has failed with the text, and
-// returns it.
+// wantError waits until an attempt of the newest delivery has failed with an error that
+// contains the text, and returns the delivery.
 func (s *deliverySite) wantError(t *testing.T, text string) (item outbox.Delivery) {
 	t.Helper()
 	eventually(t, 20*time.Second, "an attempt that failed with "+text, func() bool {
@@ -317,7 +315,7 @@ func (s *deliverySite) wantError(t *testing.T, text string) (item outbox.Deliver
 	return item
 }
 
-// stored opens the SQLite file beside the guard.
+// stored opens the SQLite file while the guard is running.
 func (s *deliverySite) stored(t *testing.T) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: s.store(), RawQuery: "_pragma=busy_timeout(5000)"}).String())
@@ -335,7 +333,8 @@ type attempt struct {
 	at   time.Time
 }
 
-// unsteady is a backend that does what it is told, and keeps what it accepted.
+// unsteady is a backend whose behavior can be changed, and that records what it
+// accepted.
 type unsteady struct {
 	*httptest.Server
 	do      atomic.Pointer[http.HandlerFunc]
@@ -359,7 +358,7 @@ func newUnsteady(tb testing.TB, do func(b *unsteady) http.HandlerFunc) *unsteady
 	return b
 }
 
-// will changes what the backend does.
+// will changes the behavior of the backend.
 func (b *unsteady) will(do func(b *unsteady) http.HandlerFunc) {
 	handler := do(b)
 	b.do.Store(&handler)
@@ -372,7 +371,7 @@ func (b *unsteady) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (b *unsteady) address() string { return b.Listener.Addr().String() }
 
-// accepts keeps the callback and answers OK.
+// accepts records the callback and answers OK.
 func accepts(b *unsteady) http.HandlerFunc { return acceptsWith(http.StatusOK, guardtest.OKJSON)(b) }
 
 func acceptsWith(status int, answer string) func(b *unsteady) http.HandlerFunc {
@@ -393,7 +392,7 @@ func acceptsWith(status int, answer string) func(b *unsteady) http.HandlerFunc {
 	}
 }
 
-// answers refuses with the answer.
+// answers returns a behavior that responds with the status and body.
 func answers(status int, answer string) func(b *unsteady) http.HandlerFunc {
 	return func(*unsteady) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -417,7 +416,7 @@ func hangs(b *unsteady) http.HandlerFunc {
 
 const failJSON = `{"ActionStatus":"FAIL","ErrorInfo":"restarting","ErrorCode":1}`
 
-// refuses is ill in three ways by turns.
+// refuses fails in three ways in turn.
 func refuses(b *unsteady) http.HandlerFunc {
 	ways := []http.HandlerFunc{answers(http.StatusBadGateway, "")(b), hangs(b), answers(http.StatusOK, failJSON)(b)}
 	return func(w http.ResponseWriter, r *http.Request) { ways[b.tries.Load()%3](w, r) }
@@ -430,8 +429,8 @@ func (b *unsteady) times(body []byte) int {
 	return len(b.accepted[string(body)])
 }
 
-// forwarded reports whether the callback was also, or only, forwarded at once,
-// because the store took longer than a caller waits. A busy machine does that.
+// forwarded reports whether the callback was forwarded immediately, because the store
+// took too long, which happens on a busy machine. It may have been stored as well.
 func (b *unsteady) forwarded(body []byte) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -440,8 +439,8 @@ func (b *unsteady) forwarded(body []byte) bool {
 
 func (a attempt) atOnce() bool { return a.Header.Get("Tim-Delivery-Attempt") == "" }
 
-// wantAll waits until all of the recalls are accepted, and fails unless each came
-// as a delivery of what was sent, or was forwarded at once.
+// wantAll waits until all recalls are accepted, and fails the test unless each was
+// either delivered as it was sent, or forwarded immediately.
 func (b *unsteady) wantAll(t *testing.T, within time.Duration, ids []string) {
 	t.Helper()
 	eventually(t, within, fmt.Sprintf("all of %d arrive", len(ids)), func() bool {
@@ -462,8 +461,8 @@ func (b *unsteady) wantAll(t *testing.T, within time.Duration, ids []string) {
 	}
 }
 
-// isDelivery returns an error unless the attempt is a delivery of a recall, with a
-// fresh Sign by the token and none of the old one.
+// isDelivery returns an error unless the attempt is a delivery of a recall, with a new
+// Sign by the token and without the old one.
 func (a attempt) isDelivery(path, token string) error {
 	if n, err := strconv.Atoi(a.Header.Get("Tim-Delivery-Attempt")); err != nil || n < 1 {
 		return fmt.Errorf("%s is %q, want a number", "Tim-Delivery-Attempt", a.Header.Get("Tim-Delivery-Attempt"))
@@ -486,7 +485,7 @@ func (a attempt) isDelivery(path, token string) error {
 	return nil
 }
 
-// one waits for the payload and returns how it came.
+// one waits for the payload and returns the accepted request.
 func (b *unsteady) one(t *testing.T, body []byte) attempt {
 	t.Helper()
 	eventually(t, 20*time.Second, "the callback arrives", func() bool { return b.times(body) > 0 })
@@ -502,8 +501,8 @@ func delivering(b *unsteady, subdirectives ...string) string {
 
 var testSchemas atomic.Int64
 
-// postgresDSN returns one with a schema of its own, through the address if there
-// is one.
+// postgresDSN returns a DSN with a new schema. If an address is given, it replaces that
+// of the server.
 func postgresDSN(tb testing.TB, through string) string {
 	tb.Helper()
 	dsn, _ := postgresSchema(tb, through)
@@ -551,8 +550,8 @@ func execPostgres(tb testing.TB, statement string) {
 	}
 }
 
-// metric scrapes the admin API and returns the value of the sample, with its
-// labels as they are written; 0 if it is not there.
+// metric returns the value of the sample, which is a name with labels as in the
+// exposition format, or 0 if there is none.
 func (s *deliverySite) metric(t *testing.T, sample string) (value float64) {
 	t.Helper()
 	code, text := get(t, http.MethodGet, "http://"+s.admin+"/metrics")

@@ -12,8 +12,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 )
 
-// currentLog hands records to Caddy's log of the moment, because a store
-// outlives the log of the configuration that opened it.
+// currentLog is a handler that writes to Caddy's current log, because a store outlives
+// the log of the configuration that opened it.
 type currentLog struct{}
 
 func (currentLog) handler() slog.Handler {
@@ -30,8 +30,8 @@ func (l currentLog) Handle(ctx context.Context, record slog.Record) error {
 	return l.handler().Handle(ctx, record)
 }
 
-// WithAttrs implements slog.Handler. What it returns is for short-lived loggers: it
-// keeps the log of the moment.
+// WithAttrs implements slog.Handler. The returned handler is for short-lived loggers:
+// it does not follow changes of Caddy's log.
 func (l currentLog) WithAttrs(attrs []slog.Attr) slog.Handler { return l.handler().WithAttrs(attrs) }
 
 // WithGroup implements slog.Handler, as WithAttrs does.

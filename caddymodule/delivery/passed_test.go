@@ -11,15 +11,15 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// What another handler answers is no delivery: only the guard that stored a callback
-// can pass it on to the backend that it is for.
-func TestEndToEndDeliveryIsOnlyWhatItsGuardPassedOn(t *testing.T) {
+// An answer of another handler is not a delivery: only the guard that stored a callback
+// passes it on to the right backend.
+func TestEndToEndDeliveryFailsUnlessItsGuardPassedItOn(t *testing.T) {
 	t.Parallel()
 	own := func(b *unsteady) string {
 		return guardtest.Guard("on after deliver", "name own") + "\nreverse_proxy " + b.address()
 	}
 	for name, tt := range map[string]struct {
-		changed func(b *unsteady) string // the site, once the callback is stored
+		changed func(b *unsteady) string // the site after the callback was stored
 		want    string                   // in the error
 	}{
 		"the path moved": {

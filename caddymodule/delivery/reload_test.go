@@ -21,11 +21,11 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// alone names the variable that says that a test has the process to itself.
+// alone is the environment variable that is set in a process of inItsOwnProcess.
 const alone = "TIMGUARD_TEST_ALONE"
 
-// inItsOwnProcess runs the calling test once more, in a process whose goroutines
-// and open stores are its own, and reports whether this is not it.
+// inItsOwnProcess runs the calling test in a separate process, which has no goroutines
+// and open stores of other tests. It returns true in the original process.
 func inItsOwnProcess(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(alone) != "" {
@@ -46,7 +46,7 @@ func inItsOwnProcess(t *testing.T) bool {
 	return true
 }
 
-// load makes this process a Caddy of the site.
+// load loads the site into the Caddy of this process.
 func (s *deliverySite) load(tb testing.TB) {
 	tb.Helper()
 	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.caddyfile()), nil)
@@ -58,7 +58,7 @@ func (s *deliverySite) load(tb testing.TB) {
 	}
 }
 
-// openStores returns how often each open store is in use.
+// openStores returns the number of references to each open store.
 func openStores() map[string]int {
 	uses := make(map[string]int)
 	outboxes.Range(func(key, _ any) bool {
@@ -69,10 +69,9 @@ func openStores() map[string]int {
 	return uses
 }
 
-// Reloads lose no callback and refuse none, share one store, and leave nothing
-// behind. What is on its way over a connection that Caddy closes with the old
-// configuration gets no answer, and is stored once all the same when it is
-// repeated.
+// During reloads, no callback is lost or refused, the store stays open, and nothing is
+// leaked. A request on a connection that Caddy closes with the old configuration gets
+// no answer, and is stored once even if it is repeated.
 func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 	t.Parallel()
 	if inItsOwnProcess(t) {
@@ -81,7 +80,7 @@ func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 	b := newUnsteady(t, accepts)
 	s := newDeliverySite(t, delivering(b))
 	s.admin, s.logs = "off", "ERROR"
-	s.load(t) // what only the first configuration starts is no leak
+	s.load(t) // goroutines that only the first load starts are not leaks
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -135,9 +134,9 @@ func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 	t.Errorf("%d goroutines after, %d before; stores %v\n%s", runtime.NumGoroutine(), before, openStores(), stacks[:runtime.Stack(stacks, true)])
 }
 
-// Reloads that change the number of workers while an attempt hangs hold up no other
-// guard's deliveries.
-func TestEndToEndDeliveryIsNotHeldUpByReloadsWhileAnAttemptHangs(t *testing.T) {
+// Reloads that change the number of workers during a hanging attempt do not delay the
+// deliveries of other guards.
+func TestEndToEndDeliveryIsNotDelayedByReloadsWhileAnAttemptHangs(t *testing.T) {
 	t.Parallel()
 	ill, well := newUnsteady(t, hangs), newUnsteady(t, accepts)
 	s := newDeliverySite(t, "handle /ill {\n"+guardtest.Guard("on after deliver", "name ill")+"\nreverse_proxy "+ill.address()+"\n}\n"+
@@ -169,7 +168,7 @@ func TestEndToEndDeliveryIsNotHeldUpByReloadsWhileAnAttemptHangs(t *testing.T) {
 	}
 }
 
-// reload has the running Caddy load what the site is now.
+// reload loads the current site into the running Caddy.
 func (s *deliverySite) reload(t *testing.T) {
 	t.Helper()
 	resp, err := http.Post("http://"+s.admin+"/load", "text/caddyfile", strings.NewReader(s.caddyfile()))

@@ -26,8 +26,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// deliver offers a stored callback to the backend, by sending it through the site
-// once more.
+// deliver makes an attempt to deliver a stored callback, by replaying its request
+// through the site.
 func (s *Service) deliver(ctx context.Context, a outbox.Attempt) error {
 	err := s.offer(ctx, a)
 	s.countAttempt(a, err)
@@ -37,7 +37,7 @@ func (s *Service) deliver(ctx context.Context, a outbox.Attempt) error {
 func (s *Service) offer(ctx context.Context, a outbox.Attempt) error {
 	guard := s.guard(a.Guard, a.Server)
 	if guard == nil {
-		return fmt.Errorf("guard %s is not in the configuration any more", a.Guard)
+		return fmt.Errorf("guard %s is no longer configured", a.Guard)
 	}
 	attempt := &caddymodule.Attempt{
 		Guard: a.Guard, Consumer: a.Consumer, Number: a.Attempt, Command: a.Command, Body: []byte(a.Body), Signed: a.Signed,
@@ -61,7 +61,7 @@ func (s *Service) offer(ctx context.Context, a outbox.Attempt) error {
 	return answer.CheckAccepted()
 }
 
-// errNotPassed says what was answered in place of the backend.
+// errNotPassed describes the answer to a request that did not pass its guard.
 func errNotPassed(answer *caddymodule.HeldAnswer) error {
 	if err := answer.CheckAccepted(); err != nil {
 		return err
@@ -69,16 +69,16 @@ func errNotPassed(answer *caddymodule.HeldAnswer) error {
 	return errors.New("another handler answered")
 }
 
-// serve sends the request through the server. A panic of a handler, which the server
-// would end the connection for, counts as no answer.
+// serve sends the request through the server. A panic of a handler, for which the HTTP
+// server would close the connection, is returned as an error.
 func (s *Service) serve(server *caddyhttp.Server, w http.ResponseWriter, r *http.Request) (err error) {
 	defer func() {
 		switch v := recover(); v {
 		case nil:
 		case http.ErrAbortHandler:
 			err = errors.New("the answer broke off")
-		default: // the value may hold something of the payload
-			s.logger.Error("a handler panicked", zap.String("type", fmt.Sprintf("%T", v)), zap.Stack("stack"))
+		default: // the value may contain payload
+			s.logger.Error("handler panicked", zap.String("type", fmt.Sprintf("%T", v)), zap.Stack("stack"))
 			err = errors.New("a handler panicked")
 		}
 	}()
@@ -86,8 +86,9 @@ func (s *Service) serve(server *caddyhttp.Server, w http.ResponseWriter, r *http
 	return nil
 }
 
-// cause returns what a person wants to know of a handler's error. Only errors of the
-// network are shown as they are: others may hold the URL, and with it the Sign.
+// cause returns the part of a handler's error that is of interest to operators. Only
+// network errors are returned unchanged, because others may contain the URL, and thus
+// the Sign.
 func cause(err error) error {
 	status := http.StatusInternalServerError
 	if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
@@ -117,8 +118,7 @@ func cause(err error) error {
 	return fmt.Errorf("a handler failed with the status %d", status)
 }
 
-// request makes the request of a stored callback again, with a fresh Sign if it had
-// one.
+// request recreates the request of a stored callback, with a new Sign if it had one.
 func request(ctx context.Context, a outbox.Attempt, guard *caddymodule.Guard) (*http.Request, error) {
 	auth, err := guard.Sign(a.SdkAppID, a.Signed)
 	if err != nil {
@@ -132,19 +132,19 @@ func request(ctx context.Context, a outbox.Attempt, guard *caddymodule.Guard) (*
 		}
 		uri += separator + auth
 	}
-	target, err := url.ParseRequestURI(uri) // as the server did
+	target, err := url.ParseRequestURI(uri) // as net/http does
 	if err != nil {
-		return nil, errors.New("the stored URI is not one") // the error would show the Sign
+		return nil, errors.New("the stored URI is invalid") // err contains the Sign
 	}
 	r, err := http.NewRequestWithContext(ctx, a.Method, "/", strings.NewReader(a.Body))
 	if err != nil {
-		return nil, errors.New("the stored request is not one")
+		return nil, errors.New("the stored request is invalid")
 	}
 	if a.Header != nil {
 		r.Header = http.Header(a.Header).Clone()
 	}
 	r.Header.Set("Content-Length", strconv.Itoa(len(a.Body)))
-	r.Header.Set("Accept-Encoding", "identity") // the answer has to be read
+	r.Header.Set("Accept-Encoding", "identity") // the answer must be readable
 	r.URL, r.RequestURI, r.Host, r.RemoteAddr = target, uri, a.Host, a.RemoteAddr
 	if major, minor, ok := http.ParseHTTPVersion(a.Proto); ok {
 		r.Proto, r.ProtoMajor, r.ProtoMinor = a.Proto, major, minor

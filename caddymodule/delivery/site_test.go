@@ -19,7 +19,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// A delivery goes through the site as its callback would have.
+// A delivery passes through the site like the original request.
 func TestEndToEndDeliveryPassesThroughTheSite(t *testing.T) {
 	t.Parallel()
 	plain := guardtest.Query(guardtest.App, callback.RecallCommand, "")
@@ -101,7 +101,8 @@ func TestEndToEndDeliveryPassesThroughTheSite(t *testing.T) {
 	}
 }
 
-// Only a 2xx that somebody wrote, and that does not say FAIL, is a delivery.
+// Only a 2xx response that was written by a handler and does not say FAIL accepts a
+// delivery.
 func TestEndToEndDeliveryIsRetriedUntilAccepted(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -151,7 +152,7 @@ func TestEndToEndDeliveryIsRetriedUntilAccepted(t *testing.T) {
 	}
 }
 
-// breaksOff ends its answer before it has said whether it failed.
+// breaksOff closes the connection in the middle of its answer.
 func breaksOff(*unsteady) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -160,8 +161,8 @@ func breaksOff(*unsteady) http.HandlerFunc {
 	}
 }
 
-// After max_attempts a delivery is dead, and stays listed.
-func TestEndToEndDeliveryIsDeadAfterItsAttempts(t *testing.T) {
+// After max_attempts, a delivery is dead, and stays listed.
+func TestEndToEndDeliveryIsDeadAfterMaxAttempts(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
 	s := newDeliverySite(t, delivering(b))
@@ -174,9 +175,9 @@ func TestEndToEndDeliveryIsDeadAfterItsAttempts(t *testing.T) {
 	}
 }
 
-// The configuration of the moment signs: a token that was rotated in, or the error
-// that there is no such app any more.
-func TestEndToEndDeliveryFollowsTheConfiguration(t *testing.T) {
+// Deliveries are signed with the token of the current configuration, and fail if the
+// app was removed.
+func TestEndToEndDeliveryUsesTheCurrentConfiguration(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusServiceUnavailable, ""))
 	s := newDeliverySite(t, delivering(b))
@@ -199,7 +200,7 @@ func TestEndToEndDeliveryFollowsTheConfiguration(t *testing.T) {
 	}
 }
 
-// wantNoAuthStored fails if any file of the store holds what could sign a call.
+// wantNoAuthStored fails the test if a file of the store contains a Sign or token.
 func (s *deliverySite) wantNoAuthStored(t *testing.T) {
 	t.Helper()
 	found := false
@@ -220,9 +221,9 @@ func (s *deliverySite) wantNoAuthStored(t *testing.T) {
 	}
 }
 
-// A before-callback asks for an answer now. A rule that stores is not about one,
-// also if it is so new that only its name says what it is.
-func TestEndToEndDeliveryIsForAfterCallbacksOnly(t *testing.T) {
+// A rule that stores does not apply to before-callbacks, which need an immediate answer,
+// even if the command is unknown.
+func TestEndToEndDeliveryIsOnlyForAfterCallbacks(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusServiceUnavailable, ""))
 	s := newDeliverySite(t, guardtest.Guard("on New.* deliver", "on Other.CallbackAfter* forward {\nfallback deliver\n}")+"\nreverse_proxy "+b.address())
@@ -247,8 +248,7 @@ func TestEndToEndDeliveryIsForAfterCallbacksOnly(t *testing.T) {
 	}
 }
 
-// What cannot be meant ends the load with an error that says so.
-func TestDeliveryConfigIsChecked(t *testing.T) {
+func TestDeliveryConfigIsValidated(t *testing.T) {
 	t.Parallel()
 	guards := func(names ...string) (body string) {
 		for i, name := range names {
@@ -291,8 +291,8 @@ func TestDeliveryConfigIsChecked(t *testing.T) {
 	}
 }
 
-// Deliveries of one guard do not wait for those of another that hang.
-func TestEndToEndDeliveryOfOneGuardDoesNotHoldUpAnother(t *testing.T) {
+// Hanging deliveries of one guard do not delay those of another.
+func TestEndToEndDeliveryOfOneGuardDoesNotDelayAnother(t *testing.T) {
 	t.Parallel()
 	ill, well := newUnsteady(t, hangs), newUnsteady(t, accepts)
 	s := newDeliverySite(t, "handle_path /ill/* {\n"+guardtest.Guard("on after deliver", "name ill")+"\nreverse_proxy "+ill.address()+"\n}\n"+

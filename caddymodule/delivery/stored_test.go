@@ -14,8 +14,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// The same payload by another path, host or app is another event: who posts it there
-// first does not keep the real one from being delivered.
+// The same payload with another path, host or app is another event, so posting it
+// elsewhere first cannot suppress the genuine one.
 func TestEndToEndDeliveryOfTheSamePayloadElsewhere(t *testing.T) {
 	t.Parallel()
 	const otherApp = "1400000001"
@@ -55,7 +55,6 @@ func TestEndToEndDeliveryOfTheSamePayloadElsewhere(t *testing.T) {
 	s.wantState(t, outbox.Delivered, 4)
 }
 
-// What authenticates somebody is not for a disk.
 func TestEndToEndDeliveryStoresNoCredentials(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusServiceUnavailable, ""))

@@ -14,9 +14,9 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// What a guard stored that was renamed is kept, and said so: in the log, in status,
-// and as a gauge. A guard of the old name delivers it.
-func TestEndToEndDeliveryOfARenamedGuardIsSaidToWait(t *testing.T) {
+// Callbacks of a renamed guard are kept, and reported in the log, in status, and by a
+// gauge. They are delivered by a guard with the old name.
+func TestEndToEndDeliveryOfARenamedGuardIsReported(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, answers(http.StatusServiceUnavailable, ""))
 	s := newDeliverySite(t, delivering(b, "name old"))
@@ -35,7 +35,7 @@ func TestEndToEndDeliveryOfARenamedGuardIsSaidToWait(t *testing.T) {
 	if n := s.metric(t, `caddy_tim_callback_unclaimed_deliveries{consumer="",guard="old"}`); n != 1 {
 		t.Errorf("the gauge is %v, want 1", n)
 	}
-	if text := s.cli(t, false, "status"); !strings.Contains(text, "1 wait for guard old, which is not in the configuration") {
+	if text := s.cli(t, false, "status"); !strings.Contains(text, "1 await guard old, which is not configured") {
 		t.Errorf("deliveries status prints\n%s", text)
 	}
 	if b.times(event("renamed")) != 0 {
@@ -49,7 +49,7 @@ func TestEndToEndDeliveryOfARenamedGuardIsSaidToWait(t *testing.T) {
 	s.wantState(t, outbox.Delivered, 1)
 }
 
-// One directive of a site that listens on several addresses is one guard.
+// A directive in a site with several listeners is one guard.
 func TestEndToEndDeliveryOfASiteWithSeveralListeners(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, accepts)

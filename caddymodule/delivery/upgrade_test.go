@@ -12,9 +12,9 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// A database that the version before wrote, with a callback that waits for its second
-// attempt, is opened, and the callback delivered.
-func TestEndToEndDeliveryOfADatabaseOfTheVersionBefore(t *testing.T) {
+// The database is of the previous version, with a callback that awaits its second
+// attempt.
+func TestEndToEndDeliveryFromADatabaseOfThePreviousVersion(t *testing.T) {
 	t.Parallel()
 	for name, restore := range map[string]func(t *testing.T, s *deliverySite, dump string){
 		"sqlite": func(t *testing.T, s *deliverySite, dump string) {

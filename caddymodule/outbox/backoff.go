@@ -14,16 +14,17 @@ const (
 	minBackoff = time.Second
 	maxBackoff = time.Hour
 
-	// rescueSlack is how long after its timeout an attempt counts as lost with
-	// its process. It leaves a finished attempt time to be written down. River
-	// looks every 30s and schedules every 5s, and a new leader follows a dead
-	// one within 21s, while the timeout runs: that is within a minute.
+	// rescueSlack is the time after an attempt's timeout until the attempt is
+	// considered lost with its process. It leaves time to store the outcome of a
+	// finished attempt. River rescues jobs every 30s, schedules them every 5s, and
+	// elects a new leader within 21s, so a lost attempt is repeated within a minute
+	// of its timeout.
 	rescueSlack = 10 * time.Second
 )
 
-// backoff is River's retry policy: twice as long after each attempt, from a
-// second to an hour, and a fifth of it at random either way, so that deliveries
-// that failed together do not come back together.
+// backoff is the retry policy: the delay doubles after each attempt, from a second to
+// an hour, with a random deviation of 20%, so that deliveries that failed together are
+// not retried together.
 type backoff struct {
 	rescueAfter time.Duration
 }
@@ -32,8 +33,8 @@ type backoff struct {
 func (b backoff) NextRetry(job *rivertype.JobRow) time.Time {
 	now := time.Now().UTC()
 	if job.AttemptedAt != nil && now.Sub(*job.AttemptedAt) >= b.rescueAfter {
-		// Its process died under it. The backend is not known to be ill, and
-		// the callback has waited long enough.
+		// The attempt was lost with its process, which is no failure of the
+		// backend, and the callback has waited long enough.
 		return now
 	}
 	delay := maxBackoff

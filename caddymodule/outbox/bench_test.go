@@ -15,9 +15,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// BenchmarkPut prints how many callbacks a second are on stable storage when
-// Put returns, and how long Put takes, alone and while a fast backend takes
-// deliveries.
+// BenchmarkPut measures how many callbacks per second are stored durably, and how long
+// Put takes, with and without concurrent deliveries to a fast backend.
 func BenchmarkPut(b *testing.B) {
 	for _, driver := range drivers {
 		for _, delivering := range []bool{false, true} {
@@ -76,7 +75,7 @@ func benchmarkPut(b *testing.B, driver string, delivering bool, senders int) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkDeliver prints how fast a backlog drains to a fast backend.
+// BenchmarkDeliver measures how fast a backlog is delivered to a fast backend.
 func BenchmarkDeliver(b *testing.B) {
 	for _, driver := range drivers {
 		b.Run(driver, func(b *testing.B) {

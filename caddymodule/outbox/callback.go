@@ -14,37 +14,38 @@ import (
 	"github.com/riverqueue/river"
 )
 
-// Callback is one stored callback: what a person wants to see of it first, and
-// then the request as it has to enter the site again. It is the arguments of a
-// River job and is stored as JSON in the order of its fields. A row written by
-// an older version, with fields missing or unknown, still delivers.
+// Callback is a stored callback: a summary for operators, followed by the request that
+// is replayed through the site. It forms the arguments of a River job and is stored as
+// JSON in the order of the fields. Rows of other versions, with missing or unknown
+// fields, are still delivered.
 type Callback struct {
 	Command  string   `json:"command"`
 	SdkAppID string   `json:"sdk_app_id"`
 	GroupID  string   `json:"group_id,omitempty"`
 	MsgSeqs  []uint32 `json:"msg_seqs,omitempty"`
 
-	// Guard names the guard that stored the callback, and through which it is
-	// delivered. CheckName says which names are allowed.
+	// Guard is the name of the guard that stored the callback and that delivers it.
+	// See CheckName for valid names.
 	Guard string `json:"guard" river:"unique"`
 
-	// Consumer names the one that this copy of the callback is for; empty for the
-	// guard's own backend. Each has a queue of its own.
+	// Consumer is the name of the consumer that this copy of the callback is for. It
+	// is empty for the guard's own backend. Each consumer has its own queue.
 	Consumer string `json:"consumer,omitempty"`
 
-	// Key tells one event from another within a guard. Of callbacks with the same
-	// key only the first is stored. An empty key is like no other.
+	// Key identifies the event within a guard. Of several callbacks with the same
+	// key, only the first is stored. Callbacks with an empty key are all stored.
 	Key string `json:"key" river:"unique"`
 
-	// Signed says that the original carried a Sign, so that the delivery gets a
-	// fresh one. Neither Sign nor RequestTime is ever stored.
+	// Signed is whether the original request had a Sign. If so, each attempt gets a
+	// new one. Sign and RequestTime are never stored.
 	Signed bool `json:"signed"`
 
-	// Received is when the callback came in.
+	// Received is when the callback was received.
 	Received time.Time `json:"received"`
 
-	// Server names the HTTP server the callback came in through.
-	Server     string              `json:"server"`
+	// Server is the name of the HTTP server that received the callback.
+	Server string `json:"server"`
+
 	Method     string              `json:"method"`
 	Host       string              `json:"host"`
 	URI        string              `json:"uri"`
@@ -53,39 +54,42 @@ type Callback struct {
 	RemoteAddr string              `json:"remote_addr"`
 	Header     map[string][]string `json:"header"`
 
-	// Body is the payload, byte for byte. It is last, so that a row can be read
-	// without it. A string and not bytes, because bytes would be stored as base64.
+	// Body is the unmodified payload. It is a string because a byte slice would be
+	// stored as base64, and the last field so that operators see the others first.
 	Body string `json:"body,omitempty"`
 }
 
-// kind names the job kind of every stored callback.
+// kind is the River job kind of stored callbacks.
 const kind = "tim_callback"
 
 // Kind implements river.JobArgs.
 func (Callback) Kind() string { return kind }
 
-// ErrInvalid is what Put returns, wrapped, for a callback that cannot be stored
-// as it is. The wrapping error names the field and never its content.
+// ErrInvalid is wrapped by Put's errors for callbacks that cannot be stored unchanged.
+// The wrapping error names the field, but does not contain its value.
 var ErrInvalid = errors.New("callback cannot be stored")
 
 var nameFormat = regexp.MustCompile(`^[a-z0-9]+(?:[_-]?[a-z0-9]+)*$`)
 
-// CheckName returns an error if name cannot name a guard or a consumer: up to 64
-// lower-case letters and digits, in words joined by single hyphens or underscores.
+// CheckName returns an error if the name is not valid for a guard or consumer. Valid
+// names have up to 64 lower-case letters and digits, and single hyphens or underscores
+// between them.
 func CheckName(name string) error {
 	if len(name) > 64 || !nameFormat.MatchString(name) {
-		return fmt.Errorf("name %q: want up to 64 lower-case letters and digits, joined by single - or _", name)
+		return fmt.Errorf("name %q: want up to 64 lower-case letters and digits, in words joined by single - or _", name)
 	}
 	return nil
 }
 
-// Queue is the deliveries of one guard to one consumer, or to its own backend.
+// Queue identifies the deliveries of a guard to a consumer, or to the guard's own
+// backend if Consumer is empty.
 type Queue struct{ Guard, Consumer string }
 
-// maxQueue is how long River's names of queues are at most.
+// maxQueue is the maximum length of River's queue names.
 const maxQueue = 64
 
-// Check returns an error if the queue cannot have deliveries.
+// Check returns an error if a name in the queue is invalid, or if the names are too
+// long together.
 func (q Queue) Check() error {
 	if err := CheckName(q.Guard); err != nil {
 		return fmt.Errorf("guard: %w", err)
@@ -97,13 +101,13 @@ func (q Queue) Check() error {
 		return fmt.Errorf("consumer: %w", err)
 	}
 	if len(q.river()) > maxQueue {
-		return fmt.Errorf("guard %s and consumer %s: the names have more than %d characters together", q.Guard, q.Consumer, maxQueue-len(consumerMark))
+		return fmt.Errorf("guard %s and consumer %s: the names must not have more than %d characters together", q.Guard, q.Consumer, maxQueue-len(consumerMark))
 	}
 	return nil
 }
 
-// consumerMark stands between guard and consumer in the name of a River queue. No
-// guard's or consumer's name has it.
+// consumerMark separates guard and consumer in the name of a River queue. The names do
+// not contain it.
 const consumerMark = "|"
 
 // river returns the name of the River queue.
@@ -121,7 +125,7 @@ func queueOf(name string) Queue {
 
 func (c *Callback) queue() Queue { return Queue{c.Guard, c.Consumer} }
 
-// check rejects what JSON or PostgreSQL would store as something else.
+// check rejects callbacks that would be modified by storing them.
 func (c *Callback) check() error {
 	if err := c.queue().Check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -153,14 +157,14 @@ func (c *Callback) check() error {
 	return nil
 }
 
-// storable reports whether s survives the store unchanged: encoding/json replaces
-// invalid UTF-8, and PostgreSQL's jsonb has no NUL.
+// storable reports whether s can be stored unchanged: encoding/json replaces invalid
+// UTF-8, and PostgreSQL's jsonb does not support NUL.
 func storable(s string) bool {
 	return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
 }
 
-// identity is what River's unique index tells callbacks apart by. The empty
-// string means that nothing equals this callback.
+// identity returns what River's unique index compares, or "" if the callback is never
+// a duplicate.
 func (c *Callback) identity() string {
 	if c.Key == "" {
 		return ""
@@ -168,15 +172,15 @@ func (c *Callback) identity() string {
 	return c.Guard + "\x00" + c.Key
 }
 
-// insertOpts says how River stores c.
+// insertOpts returns the options with which River inserts c.
 func (c *Callback) insertOpts(maxAttempts int) *river.InsertOpts {
 	opts := &river.InsertOpts{Queue: c.queue().river(), MaxAttempts: maxAttempts}
 	if c.Key != "" {
-		// By arguments alone. River's default states count a row from its
-		// insertion until the cleaner removes it as completed, which makes the
-		// window slide; ByPeriod would cut it at fixed hours, and two copies
-		// either side of a cut would both pass. Discarded and cancelled rows
-		// do not count: their event has not been delivered.
+		// With River's default states, a row counts until it is removed some time
+		// after its completion. ByPeriod would instead split time into fixed
+		// periods, and accept a duplicate if a period ended in between. Discarded
+		// and cancelled rows do not count, because their event has not been
+		// delivered.
 		opts.UniqueOpts = river.UniqueOpts{ByArgs: true}
 	}
 	return opts

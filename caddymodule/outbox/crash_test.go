@@ -19,7 +19,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// TestMain makes the test binary the process that crash tests kill.
+// TestMain also runs the child process that crash tests kill.
 func TestMain(m *testing.M) {
 	if role := os.Getenv("OUTBOX_TEST_ROLE"); role != "" {
 		child(role)
@@ -28,8 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// child opens the store it is told and prints a line for everything a parent
-// must find again.
+// child opens the store of the environment and prints a line for everything that the
+// parent has to check.
 func child(role string) {
 	o, err := config{driver: os.Getenv("OUTBOX_TEST_DRIVER"), store: os.Getenv("OUTBOX_TEST_STORE"), timeout: time.Second}.open()
 	if err != nil {
@@ -55,7 +55,8 @@ func child(role string) {
 	select {}
 }
 
-// spawn starts a child and returns its lines. Its end is a kill -9.
+// spawn starts a child, and returns its output and a function that kills it with
+// SIGKILL.
 func spawn(t *testing.T, c config, role, run string) (lines *bufio.Scanner, kill func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -75,9 +76,9 @@ func spawn(t *testing.T, c config, role, run string) (lines *bufio.Scanner, kill
 	return bufio.NewScanner(out), kill
 }
 
-func TestAnAttemptThatDiedWithItsProcessComesBack(t *testing.T) {
+func TestLostAttemptsAreRepeated(t *testing.T) {
 	if testing.Short() {
-		t.Skip("River gives back what a dead process held after most of a minute: too long for -short")
+		t.Skip("River rescues the jobs of a dead process only after most of a minute")
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
 		c := configFor(t, driver)
@@ -95,16 +96,16 @@ func TestAnAttemptThatDiedWithItsProcessComesBack(t *testing.T) {
 		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error { got <- d; return nil })
 		select {
 		case d := <-got:
-			t.Logf("attempt %d came %v after the kill", d.Attempt, time.Since(died))
+			t.Logf("attempt %d began %v after the kill", d.Attempt, time.Since(died))
 		case <-time.After(c.timeout + time.Minute):
-			t.Fatal("not back within the timeout and a minute")
+			t.Fatal("not repeated within a minute of the timeout")
 		}
 	})
 }
 
-func TestNothingStoredIsLostToKills(t *testing.T) {
+func TestStoredCallbacksSurviveKills(t *testing.T) {
 	if testing.Short() {
-		t.Skip("River gives back what a dead process held after most of a minute: too long for -short")
+		t.Skip("River rescues the jobs of a dead process only after most of a minute")
 	}
 	eachDriver(t, func(t *testing.T, driver string) {
 		c := configFor(t, driver)
@@ -136,7 +137,7 @@ func TestNothingStoredIsLostToKills(t *testing.T) {
 			return nil
 		})
 		total := missing.Load()
-		eventually(t, 2*time.Minute, "all that was acknowledged is delivered", func() bool { return missing.Load() == 0 })
+		eventually(t, 2*time.Minute, "delivery of all acknowledged callbacks", func() bool { return missing.Load() == 0 })
 		if total == 0 {
 			t.Error("nothing was stored")
 		}

@@ -14,36 +14,35 @@ import (
 	"github.com/riverqueue/river/rivertype"
 )
 
-// State says where a stored callback stands.
+// State is the state of a stored callback.
 type State string
 
 // The states.
 const (
-	// Pending waits for its first attempt.
+	// Pending is the state of a callback that awaits its first attempt.
 	Pending State = "pending"
-	// Running is being attempted.
+	// Running is the state during an attempt.
 	Running State = "running"
-	// Retrying failed, and waits for another attempt.
+	// Retrying is the state after a failed attempt that will be repeated.
 	Retrying State = "retrying"
-	// Delivered was accepted.
+	// Delivered is the state after the backend has accepted the callback.
 	Delivered State = "delivered"
-	// Dead ran out of attempts.
+	// Dead is the state after the last attempt has failed.
 	Dead State = "dead"
-	// Discarded was given up by a person.
+	// Discarded is the state after an operator has discarded the callback.
 	Discarded State = "discarded"
 )
 
-// States returns all states, in the order of a callback's life.
+// States returns all states, in the order of a callback's life cycle.
 func States() []State { return []State{Pending, Running, Retrying, Delivered, Dead, Discarded} }
 
-// awaiting are River's states of jobs awaiting an attempt: the first one, or
-// another.
+// awaiting are River's states of jobs awaiting an attempt.
 var awaiting = []rivertype.JobState{
 	rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateScheduled,
 }
 
-// riverStates are River's words for each state. Pending and Retrying are told
-// apart by the attempts that were made.
+// riverStates maps each state to River's states. Pending and Retrying differ in the
+// number of attempts.
 var riverStates = map[State][]rivertype.JobState{
 	Pending:   awaiting,
 	Retrying:  awaiting,
@@ -66,12 +65,12 @@ func stateOf(s rivertype.JobState, attempts int) State {
 }
 
 var (
-	// ErrNotFound is returned for an id that the store does not hold, or no longer.
+	// ErrNotFound is returned for an id that is not in the store, or no longer.
 	ErrNotFound = errors.New("no such delivery")
 
-	// ErrState is returned, wrapped, for what cannot be done with a callback in
-	// the state it is in.
-	ErrState = errors.New("not in this state")
+	// ErrState is wrapped by errors for operations that are not possible in the
+	// state of the callback.
+	ErrState = errors.New("not possible in this state")
 )
 
 // Failure is a failed attempt.
@@ -81,7 +80,7 @@ type Failure struct {
 	Error   string    `json:"error"`
 }
 
-// Delivery is a stored callback with what became of it.
+// Delivery is a stored callback with its state.
 type Delivery struct {
 	ID          int64     `json:"id"`
 	State       State     `json:"state"`
@@ -89,10 +88,10 @@ type Delivery struct {
 	MaxAttempts int       `json:"max_attempts"`
 	Stored      time.Time `json:"stored"`
 
-	// Due is when the next attempt is due, for a state that waits for one.
+	// Due is when the next attempt is due. It is zero if none is.
 	Due time.Time `json:"due,omitzero"`
 
-	// Ended is when it was delivered, dead or discarded.
+	// Ended is when the state became Delivered, Dead or Discarded.
 	Ended time.Time `json:"ended,omitzero"`
 
 	// Failures are the failed attempts, oldest first.
@@ -109,10 +108,10 @@ func (o *Outbox) Get(ctx context.Context, id int64) (Delivery, error) {
 	return delivery(o.store.read.JobGetByID(ctx, &riverdriver.JobGetByIDParams{ID: id}))
 }
 
-// Retry makes the callback with the given id due at once, with maxAttempts
-// attempts before it, whatever became of it before. It returns ErrNotFound, or
-// ErrState if an attempt is running, or if it ended undelivered and the same event
-// has been stored anew since.
+// Retry makes the callback with the given id due immediately, with maxAttempts new
+// attempts, whatever its state. It returns ErrNotFound, or ErrState if an attempt is
+// running, or if the callback is dead or discarded and the same event has been stored
+// again since.
 func (o *Outbox) Retry(ctx context.Context, id int64, maxAttempts int) (d Delivery, err error) {
 	err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
 		d, err = retry(ctx, tx, id, maxAttempts)
@@ -121,7 +120,7 @@ func (o *Outbox) Retry(ctx context.Context, id int64, maxAttempts int) (d Delive
 	return d, o.explain(err)
 }
 
-// change makes a change in a transaction.
+// change calls do in a transaction.
 func (o *Outbox) change(ctx context.Context, do func(riverdriver.ExecutorTx) error) error {
 	if err := o.usable(); err != nil {
 		return err
@@ -147,8 +146,8 @@ func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts i
 	}
 	_, err = tx.JobUpdateFull(ctx, &riverdriver.JobUpdateFullParams{
 		ID: id, AttemptDoUpdate: true, MaxAttemptsDoUpdate: true, MaxAttempts: maxAttempts,
-		// River notes there that a job was cancelled, and would cancel it again after
-		// its next attempt.
+		// The metadata of a cancelled job would make River cancel it again after the
+		// next attempt.
 		MetadataDoUpdate: true, Metadata: []byte("{}"),
 	})
 	if err != nil {
@@ -157,10 +156,9 @@ func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts i
 	return delivery(tx.JobRetry(ctx, &riverdriver.JobRetryParams{ID: id}))
 }
 
-// Discard gives the callback with the given id up: it stays listed, and is not
-// attempted again unless by Retry. A dead one, which is not attempted anyway, is
-// deleted. It returns ErrNotFound, or ErrState if an attempt is running or it was
-// delivered.
+// Discard discards the callback with the given id: it is not attempted again, unless
+// by Retry, but stays listed. A dead callback is deleted instead. Discard returns
+// ErrNotFound, or ErrState if an attempt is running or the callback was delivered.
 func (o *Outbox) Discard(ctx context.Context, id int64) (Delivery, error) {
 	d, err := o.Get(ctx, id)
 	if err != nil {
@@ -177,20 +175,20 @@ func (o *Outbox) Discard(ctx context.Context, id int64) (Delivery, error) {
 	return delivery(o.store.put.JobCancel(ctx, id))
 }
 
-// explain says what an error of a retry means.
+// explain converts a violation of the unique index by a retry to an ErrState.
 func (o *Outbox) explain(err error) error {
 	if err != nil && o.store.IsBadRow(err) {
-		return fmt.Errorf("%w: the same event has been stored anew", ErrState)
+		return fmt.Errorf("%w: the same event has been stored again since", ErrState)
 	}
 	return err
 }
 
-// bulk is how many deliveries are changed in one transaction, which on SQLite
-// holds up those who store.
+// bulk is the number of deliveries that are changed in one transaction. On SQLite, a
+// transaction blocks Put.
 const bulk = 100
 
-// RetryAll does what Retry does with every callback that the filter selects, and
-// returns with how many. It passes over those with which it cannot be done.
+// RetryAll retries all callbacks that the filter selects, as Retry does, and returns
+// their number. It skips callbacks that cannot be retried.
 func (o *Outbox) RetryAll(ctx context.Context, f Filter, maxAttempts int) (done int, err error) {
 	return o.each(ctx, f, func(ctx context.Context, ids []int64) (done int, err error) {
 		err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
@@ -208,8 +206,7 @@ func (o *Outbox) RetryAll(ctx context.Context, f Filter, maxAttempts int) (done 
 	})
 }
 
-// retryWithin retries in a transaction of its own within tx, which goes on if it
-// fails.
+// retryWithin retries in a nested transaction, so that tx can continue after a failure.
 func retryWithin(ctx context.Context, tx riverdriver.ExecutorTx, id int64, maxAttempts int) error {
 	inner, err := tx.Begin(ctx)
 	if err != nil {
@@ -221,8 +218,8 @@ func retryWithin(ctx context.Context, tx riverdriver.ExecutorTx, id int64, maxAt
 	return inner.Commit(ctx)
 }
 
-// DiscardAll does what Discard does with every callback that the filter selects,
-// and returns with how many. It passes over those with which it cannot be done.
+// DiscardAll discards all callbacks that the filter selects, as Discard does, and
+// returns their number. It skips callbacks that cannot be discarded.
 func (o *Outbox) DiscardAll(ctx context.Context, f Filter) (done int, err error) {
 	return o.each(ctx, f, func(ctx context.Context, ids []int64) (done int, err error) {
 		for _, id := range ids {
@@ -237,7 +234,7 @@ func (o *Outbox) DiscardAll(ctx context.Context, f Filter) (done int, err error)
 	})
 }
 
-// each calls change for all that the filter selects, some at a time.
+// each calls change for all callbacks that the filter selects, in batches.
 func (o *Outbox) each(ctx context.Context, f Filter, change func(context.Context, []int64) (int, error)) (done int, err error) {
 	left := f.Limit
 	for {

@@ -14,7 +14,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-func TestOperatorsSeeAndChangeWhatIsStored(t *testing.T) {
+func TestListGetRetryAndDiscard(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		ctx := context.Background()
 		o := mustOpen(t, configFor(t, driver))
@@ -37,7 +37,7 @@ func TestOperatorsSeeAndChangeWhatIsStored(t *testing.T) {
 			t.Error("a discarded event stood in the way of its repetition")
 		}
 		if _, err := o.Retry(ctx, id, 20); !errors.Is(err, outbox.ErrState) {
-			t.Errorf("retry of an event stored anew: %v", err)
+			t.Errorf("retry of an event that was stored again: %v", err)
 		}
 		if it, err := o.Get(ctx, id); err != nil || it.State != outbox.Discarded || it.Callback.Body != recall("").Body {
 			t.Errorf("get: %+v, %v", it, err)
@@ -60,7 +60,7 @@ func TestOperatorsSeeAndChangeWhatIsStored(t *testing.T) {
 	})
 }
 
-func TestARunningAttemptIsLeftAlone(t *testing.T) {
+func TestRunningAttemptsCannotBeRetriedOrDiscarded(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		ctx := context.Background()
 		o := mustOpen(t, configFor(t, driver))
@@ -85,8 +85,7 @@ func TestARunningAttemptIsLeftAlone(t *testing.T) {
 	})
 }
 
-// A retried callback has all its attempts again, whatever had become of it.
-func TestARetriedCallbackHasAllItsAttempts(t *testing.T) {
+func TestRetryResetsTheAttemptsFromEveryState(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		for _, state := range []outbox.State{outbox.Dead, outbox.Discarded, outbox.Delivered} {
 			t.Run(string(state), func(t *testing.T) {
@@ -135,4 +134,29 @@ func testRetry(t *testing.T, driver string, state outbox.State) {
 	if n := made.Load(); n != attempts {
 		t.Errorf("%d attempts after the retry, want %d", n, attempts)
 	}
+}
+
+func TestFilterNamesHaveNoWildcards(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := mustOpen(t, configFor(t, driver))
+		c := recall("a")
+		c.Consumer = "archive"
+		mustPut(t, o, c)
+		for name, filter := range map[string]outbox.Filter{
+			"guard: %":       {Guard: "%"},
+			"guard: _":       {Guard: "defaul_"},
+			`guard: \`:       {Guard: `\`},
+			"consumer: %":    {Consumer: "%"},
+			"consumer: _":    {Consumer: "archiv_"},
+			`consumer: \`:    {Consumer: `\`},
+			"another prefix": {Guard: "def"},
+		} {
+			if items, err := o.List(context.Background(), filter); err != nil || len(items) != 0 {
+				t.Errorf("%s selects %d, %v", name, len(items), err)
+			}
+		}
+		if items, err := o.List(context.Background(), outbox.Filter{Consumer: "archive"}); err != nil || len(items) != 1 {
+			t.Errorf("consumer: archive selects %d, %v", len(items), err)
+		}
+	})
 }

@@ -8,26 +8,28 @@ import (
 	"time"
 )
 
-// PutTimeout is how long Put takes at most.
+// PutTimeout is the default timeout of Put.
 const PutTimeout = putTimeout
 
-// Client is what inserts.
+// Client is the type of clients that insert.
 type Client = client
 
-// SetPutTimeout changes how long Put takes at most.
+// SetPutTimeout sets the timeout of Put.
 func (o *Outbox) SetPutTimeout(d time.Duration) { o.putTimeout = d }
 
-// PutClient returns what inserts, and SetPutClient exchanges it.
-func (o *Outbox) PutClient() Client     { return o.store.put }
+// PutClient returns the client that inserts.
+func (o *Outbox) PutClient() Client { return o.store.put }
+
+// SetPutClient replaces the client that inserts.
 func (o *Outbox) SetPutClient(c Client) { o.store.put = c }
 
-// SetIsBadRow exchanges what tells errors of a row from those of the database.
+// SetIsBadRow replaces Database.IsBadRow.
 func (o *Outbox) SetIsBadRow(f func(error) bool) { o.store.IsBadRow = f }
 
-// Exec runs a statement on the connection that the store is written through.
+// Exec runs a statement on the store's connection for writing.
 func (o *Outbox) Exec(ctx context.Context, statement string) error {
 	return o.store.write.Exec(ctx, statement)
 }
 
-// PutClientOf returns what would insert into another store.
+// PutClientOf returns the client that inserts into the store.
 func PutClientOf(s Store) Client { return s.put }

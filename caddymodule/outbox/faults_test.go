@@ -25,7 +25,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-func TestFilesAreForThisUserOnly(t *testing.T) {
+func TestFilesAreOnlyAccessibleToTheirOwner(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a", "b c%20?")
 	o := mustOpen(t, config{driver: "sqlite", store: filepath.Join(dir, "outbox.db")})
@@ -44,7 +44,7 @@ func TestFilesAreForThisUserOnly(t *testing.T) {
 	}
 }
 
-func TestUnusablePathsAreErrors(t *testing.T) {
+func TestOpenFailsWithUnusablePaths(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
@@ -59,7 +59,7 @@ func TestUnusablePathsAreErrors(t *testing.T) {
 		"none": "", "a directory": dir, "below a file": filepath.Join(file, "outbox.db"), "no database": file, "read-only": readonly,
 	} {
 		if name == "read-only" && os.Getuid() == 0 {
-			continue // root writes it all the same
+			continue // root can write it anyway
 		}
 		if o, err := (config{driver: "sqlite", store: path}).open(); err == nil {
 			o.Close()
@@ -68,7 +68,7 @@ func TestUnusablePathsAreErrors(t *testing.T) {
 	}
 }
 
-func TestPasswordsStayOutOfErrorsAndLogs(t *testing.T) {
+func TestErrorsAndLogsContainNoPasswords(t *testing.T) {
 	t.Parallel()
 	var out buffer
 	for _, dsn := range []string{
@@ -92,7 +92,7 @@ func TestPasswordsStayOutOfErrorsAndLogs(t *testing.T) {
 	}
 }
 
-func TestPayloadsStayOutOfLogs(t *testing.T) {
+func TestLogsContainNoPayloads(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		var out buffer
 		c := configFor(t, driver)
@@ -130,7 +130,7 @@ func TestPayloadsStayOutOfLogs(t *testing.T) {
 	})
 }
 
-// buffer is a log to look into.
+// buffer is a buffer that is safe for concurrent use.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -144,7 +144,7 @@ func (b *buffer) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// writer runs one statement on the connection that SQLite is written through.
+// writer runs a statement on SQLite's connection for writing.
 func writer(t *testing.T, o *opened, statement string) {
 	t.Helper()
 	if err := o.Exec(context.Background(), statement); err != nil {
@@ -152,8 +152,8 @@ func writer(t *testing.T, o *opened, statement string) {
 	}
 }
 
-// degrades checks that Put fails soon and that neither it nor the workers need
-// more than the fault's end to recover.
+// degrades checks that Put fails in time during a fault, and that Put and the workers
+// recover by themselves afterwards.
 func degrades(t *testing.T, o *opened, begin, end func()) {
 	t.Helper()
 	mustWork(t, o, func(context.Context, outbox.Attempt) error { return nil })
@@ -225,7 +225,7 @@ func TestDegradesWhenTheFileIsLocked(t *testing.T) {
 	})
 }
 
-// proxy stands before PostgreSQL and can be switched off.
+// proxy is a TCP proxy to PostgreSQL that can be switched off.
 type proxy struct {
 	address string
 	target  string
@@ -274,7 +274,7 @@ func (p *proxy) stop() {
 	p.conns = nil
 }
 
-// proxied returns a configuration that reaches PostgreSQL through a proxy.
+// proxied returns a configuration that connects to PostgreSQL through a proxy.
 func proxied(t *testing.T) (config, *proxy) {
 	t.Helper()
 	c := configFor(t, "postgres")

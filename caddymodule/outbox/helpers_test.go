@@ -22,7 +22,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// config says what is opened, and how it is worked.
+// config configures a store and its workers.
 type config struct {
 	driver      string // sqlite or postgres
 	store       string // its path or DSN
@@ -41,7 +41,7 @@ type opened struct {
 // drivers are the stores that every contract test runs against.
 var drivers = []string{"sqlite", "postgres"}
 
-// eachDriver runs test against every store.
+// eachDriver runs the test with every kind of store.
 func eachDriver(t *testing.T, test func(t *testing.T, driver string)) {
 	t.Parallel()
 	for _, driver := range drivers {
@@ -52,8 +52,8 @@ func eachDriver(t *testing.T, test func(t *testing.T, driver string)) {
 	}
 }
 
-// configFor returns the configuration of an empty store that is removed at the
-// end of the test.
+// configFor returns the configuration of an empty store, which is removed at the end of
+// the test.
 func configFor(t testing.TB, driver string) config {
 	t.Helper()
 	if driver == "postgres" {
@@ -64,7 +64,7 @@ func configFor(t testing.TB, driver string) config {
 
 var schemas atomic.Int64
 
-// schemaDSN makes a schema in the PostgreSQL database for tests.
+// schemaDSN creates a schema in the PostgreSQL test database and returns its DSN.
 func schemaDSN(t testing.TB) string {
 	t.Helper()
 	dsn := os.Getenv("TIMGUARD_TEST_POSTGRES")
@@ -85,7 +85,7 @@ func schemaDSN(t testing.TB) string {
 	return u.String()
 }
 
-// admin runs one statement on the PostgreSQL database for tests.
+// admin runs a statement on the PostgreSQL test database.
 func admin(t testing.TB, sql string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -117,7 +117,7 @@ func (c config) open() (*opened, error) {
 	return &opened{o, c}, err
 }
 
-// mustOpen opens config until the end of the test.
+// mustOpen opens the store, and closes it at the end of the test.
 func mustOpen(t testing.TB, c config) *opened {
 	t.Helper()
 	o, err := c.open()
@@ -139,7 +139,7 @@ func recall(key string) outbox.Callback {
 	}
 }
 
-// put stores the callbacks and reports whether any was a duplicate.
+// put stores the callbacks and reports whether any is a duplicate.
 func (o *opened) put(ctx context.Context, callbacks ...outbox.Callback) (duplicate bool, err error) {
 	var all []*outbox.Callback
 	for _, c := range callbacks {
@@ -156,7 +156,7 @@ func (o *opened) maxAttempts() int {
 	return 20
 }
 
-// mustPut stores c.
+// mustPut stores c, which must not fail.
 func mustPut(t testing.TB, o *opened, c outbox.Callback) (duplicate bool) {
 	t.Helper()
 	duplicate, err := o.put(context.Background(), c)
@@ -166,7 +166,7 @@ func mustPut(t testing.TB, o *opened, c outbox.Callback) (duplicate bool) {
 	return duplicate
 }
 
-// work starts a worker set for the guards.
+// work starts workers for the guards.
 func (o *opened) work(deliver map[string]outbox.DeliverFunc, each int) (*outbox.Workers, error) {
 	queues := make(map[outbox.Queue]outbox.DeliverFunc)
 	for guard, d := range deliver {
@@ -186,7 +186,8 @@ func (o *opened) workQueues(queues map[outbox.Queue]outbox.DeliverFunc, each int
 	return o.Work(c)
 }
 
-// mustWork starts a worker set for the guard "default" until the end of the test.
+// mustWork starts workers for the guard "default", and stops them at the end of the
+// test.
 func mustWork(t testing.TB, o *opened, deliver outbox.DeliverFunc) *outbox.Workers {
 	t.Helper()
 	w, err := o.work(map[string]outbox.DeliverFunc{"default": deliver}, 16)
@@ -222,7 +223,7 @@ func count(t testing.TB, o *opened, state outbox.State) (n int) {
 	return n
 }
 
-// oldestAge returns the age of the oldest callback that waits for delivery.
+// oldestAge returns the age of the oldest callback that awaits delivery.
 func oldestAge(t testing.TB, o *opened) (oldest time.Duration) {
 	t.Helper()
 	counts, err := o.Counts(context.Background())

@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// repeatAfter is how long the same complaint is kept back.
+// repeatAfter is how long repetitions of a message are suppressed.
 const repeatAfter = 10 * time.Second
 
-// quietHandler makes River fit into the log of a server: its daily business goes
-// to Debug, and a complaint that comes back with every poll while a database is
-// away is passed on once in a while.
+// quietHandler reduces River's logging: it lowers the level Info to Debug, and passes
+// on repeated warnings and errors, such as those of every poll while a database is
+// down, only once in a while.
 type quietHandler struct {
 	slog.Handler
 	seen *seen
@@ -45,15 +45,15 @@ func (h quietHandler) Enabled(ctx context.Context, level slog.Level) bool {
 // Handle implements slog.Handler.
 func (h quietHandler) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = quiet(r.Level)
-	if r.Level >= slog.LevelWarn && h.seen.lately(r.Message, r.Time) {
+	if r.Level >= slog.LevelWarn && h.seen.recently(r.Message, r.Time) {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)
 }
 
-// lately tells whether message was passed on within repeatAfter. The messages
-// are constants of this package and of River, so the map stays small.
-func (s *seen) lately(message string, now time.Time) bool {
+// recently reports whether the message was passed on less than repeatAfter ago. The
+// map stays small, because messages are constants of this package and of River.
+func (s *seen) recently(message string, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now.Sub(s.last[message]) < repeatAfter {

@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package outbox stores callbacks durably and delivers them until they are
-// accepted. The queue is River; this package adds the coalescing of writes, the
-// words that an operator sees, and sets of workers that replace one another while
-// the store stays open. It knows no database: packages for River's drivers make a
-// [Store] with [NewStore].
+// Package outbox stores callbacks durably and delivers them until they are accepted.
+// The queue is River. This package coalesces writes, maps River's states to those that
+// operators see, and lets sets of workers replace each other while the store stays
+// open. It is independent of the database: other packages make a [Store] of a River
+// driver with [NewStore].
 //
-// What Put accepted is on stable storage and is offered at least once. Order is
-// not promised.
+// A callback that Put has accepted is on stable storage, and delivery is attempted at
+// least once. The order of deliveries is unspecified.
 package outbox
 
 import (
@@ -24,41 +24,40 @@ import (
 )
 
 var (
-	// ErrClosed is what every method returns once Close was called.
+	// ErrClosed is returned by all methods after Close.
 	ErrClosed = errors.New("outbox is closed")
 
-	// ErrNotReady is returned, wrapped, until the database was reached for the
-	// first time and its tables are up to date.
+	// ErrNotReady is returned, possibly wrapped, until the database has been reached
+	// for the first time and its tables are up to date.
 	ErrNotReady = errors.New("outbox has not reached its database yet")
 )
 
-// Outbox is an open store. Its methods may be called concurrently.
+// Outbox is an open store. It is safe for concurrent use.
 type Outbox struct {
 	store Store
 	log   *slog.Logger
 
 	puts       chan *put
 	putTimeout time.Duration
-	crowd      atomic.Int64 // callers of Put that wait for the commit on its way
+	committing atomic.Int64 // the number of callers in the current commit
 
 	migrated chan struct{} // closed when the tables are up to date
 	workers  sync.WaitGroup
 
-	ctx    context.Context // ends with Close
+	ctx    context.Context // canceled by Close
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// migrateTimeout bounds one try at the migrations, so that Open returns soon when
-// a database does not answer. Rebuilding a large table takes longer than a probe
-// would.
+// migrateTimeout limits one try to migrate, so that Open returns soon if a database
+// does not answer. It is long enough to rebuild a large table.
 const migrateTimeout = 10 * time.Second
 
-// Open brings the store's tables up to date with River's migrator. It owns the
-// store from then on, also if it returns an error. Of a store that is a server it
-// returns none if the server cannot be reached: it keeps trying, and Put returns
-// ErrNotReady until it succeeds, so that whoever stores callbacks can start and
-// degrade. ctx bounds Open alone; the logger gets what goes wrong in the background.
+// Open migrates the store's tables to River's current schema. It takes over the store,
+// even if it returns an error. If the store is remote and cannot be reached, Open does
+// not fail, but keeps trying in the background: Put returns ErrNotReady until then, so
+// that callers can start in degraded operation. The context applies only to Open
+// itself; the logger is used for errors in the background.
 func Open(ctx context.Context, store Store, logger *slog.Logger) (*Outbox, error) {
 	o := &Outbox{
 		store:      store,
@@ -70,18 +69,19 @@ func Open(ctx context.Context, store Store, logger *slog.Logger) (*Outbox, error
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	err := o.migrate(ctx)
 	if err != nil && !store.Remote {
+		o.cancel()
 		store.Close()
 		return nil, err
 	}
 	if err != nil {
-		o.log.Error("database not reached; trying on", "err", err)
+		o.log.Error("connecting to database; retrying", "error", err)
 		o.done.Go(o.keepMigrating)
 	}
 	o.done.Go(o.commit)
 	return o, nil
 }
 
-// migrate brings the tables up to date.
+// migrate migrates the tables and makes the outbox usable.
 func (o *Outbox) migrate(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
 	defer cancel()
@@ -103,11 +103,11 @@ func (o *Outbox) keepMigrating() {
 		if err == nil {
 			return
 		}
-		o.log.Error("database not reached; trying on", "err", err)
+		o.log.Error("connecting to database; retrying", "error", err)
 	}
 }
 
-// usable returns why the store cannot be asked.
+// usable returns an error if the store cannot be used.
 func (o *Outbox) usable() error {
 	if o.ctx.Err() != nil {
 		return ErrClosed
@@ -123,9 +123,9 @@ func (o *Outbox) usable() error {
 // Endpoints returns River UI's endpoints for the store.
 func (o *Outbox) Endpoints() uiendpoints.Bundle { return o.store.endpoints() }
 
-// Close stops what still works, waits until the outcome of finished attempts is
-// written, and closes the store. Stop the Workers first: attempts that still run
-// are cut off.
+// Close stops all background work, waits until the outcomes of finished attempts are
+// stored, and closes the store. It cancels running attempts, so call [Workers.Stop]
+// first.
 func (o *Outbox) Close() {
 	o.cancel()
 	o.workers.Wait()

@@ -14,17 +14,17 @@ import (
 )
 
 const (
-	// putTimeout bounds a Put and a commit, so that a caller who holds an
-	// HTTP request can still do something else with it.
+	// putTimeout limits a call of Put and a commit, so that an HTTP handler still has
+	// time for another response.
 	putTimeout = 3 * time.Second
 
-	// maxBatch and maxBatchBytes bound one commit: large enough that one sync
-	// serves every caller there is, small enough to stay far below putTimeout.
+	// maxBatch and maxBatchBytes limit a commit. They are large enough for one sync
+	// to serve all concurrent callers, and small enough to stay far below putTimeout.
 	maxBatch      = 500
 	maxBatchBytes = 8 << 20
 )
 
-// put is one caller of Put.
+// put is a call of Put.
 type put struct {
 	ctx         context.Context
 	callbacks   []*Callback
@@ -40,13 +40,14 @@ func (p *put) bytes() (n int) {
 	return n
 }
 
-// Put stores the callbacks in one commit, and returns once that is on stable
-// storage. Each is offered up to maxAttempts times. Put returns how many were not
-// stored again, because one with the same guard and key is stored already. On an
-// error, or once ctx or 3s are over, they may or may not be stored: whoever treats
-// them as not stored risks a second delivery and never a loss.
+// Put stores the callbacks in one commit, and returns when it is on stable storage. Up
+// to maxAttempts attempts are made to deliver each. Put returns the number of
+// duplicates, which are not stored because a callback with the same guard and key
+// already is. After an error, which includes a timeout of 3s, the callbacks may or may
+// not be stored: a caller that assumes that they are not risks a duplicate delivery,
+// but no loss.
 //
-// Concurrent calls share one transaction, and with it one sync.
+// Concurrent calls share one transaction, and thus one sync.
 func (o *Outbox) Put(ctx context.Context, maxAttempts int, callbacks ...*Callback) (duplicates int, err error) {
 	for _, c := range callbacks {
 		if err := c.check(); err != nil {
@@ -71,23 +72,24 @@ func (o *Outbox) Put(ctx context.Context, maxAttempts int, callbacks ...*Callbac
 	}
 }
 
-// commit writes what callers of Put hand over. While one batch is on its way to
-// the disk, the next one gathers at the channel.
+// commit stores the callbacks of concurrent calls of Put in batches. While a batch is
+// being written, the callers of the next one wait at the channel.
 func (o *Outbox) commit() {
 	for {
 		select {
 		case p := <-o.puts:
 			batch := o.gather(p)
-			o.crowd.Store(int64(len(batch)))
+			o.committing.Store(int64(len(batch)))
 			o.write(batch)
-			o.crowd.Store(0)
+			o.committing.Store(0)
 		case <-o.ctx.Done():
 			return
 		}
 	}
 }
 
-// gather returns first and all others that are waiting by now.
+// gather returns first and all other calls that are waiting, within the limits of a
+// batch.
 func (o *Outbox) gather(first *put) []*put {
 	batch := []*put{first}
 	rows, size := len(first.callbacks), first.bytes()
@@ -106,8 +108,9 @@ func (o *Outbox) gather(first *put) []*put {
 	return batch
 }
 
-// write stores batch and tells every member the outcome. If the batch fails for
-// what one member holds, each is stored on its own, so that it fails alone.
+// write stores the batch and sends the outcome to each caller. If a bad row makes the
+// batch fail, the calls are stored separately, so that only the one with that row
+// fails.
 func (o *Outbox) write(batch []*put) {
 	err := o.insert(batch)
 	if err != nil && len(batch) > 1 && o.store.IsBadRow(err) {
@@ -121,41 +124,40 @@ func (o *Outbox) write(batch []*put) {
 	}
 }
 
-// row is a callback of a batch.
+// row is a callback in a batch.
 type row struct {
 	*Callback
-	of *put
+	put *put
 }
 
-// insert stores batch in one transaction and counts the duplicates in it. River
-// refuses a batch that holds the same event twice, so of those only the first
-// goes in and the others share its fate.
+// insert stores the batch in one transaction and counts the duplicates. River does not
+// accept the same event twice in a batch, so only the first of them is inserted.
 func (o *Outbox) insert(batch []*put) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("storing panicked: %v", r)
+			err = fmt.Errorf("storing panicked: %T", r) // the value may contain payload
 		}
 	}()
-	if err := o.usable(); err != nil && o.ctx.Err() == nil { // Close lets a batch that has begun reach the disk
+	if err := o.usable(); err != nil && o.ctx.Err() == nil { // a batch that was gathered before Close is still stored
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), o.putTimeout)
 	defer cancel()
 
-	rows := inOrder(batch)
+	rows := sortedRows(batch)
 	params := make([]river.InsertManyParams, 0, len(rows))
 	first := make([]row, 0, len(rows))
 	known := make(map[string]bool)
 	for _, r := range rows {
 		if id := r.identity(); id != "" {
 			if known[id] {
-				r.of.duplicates++
+				r.put.duplicates++
 				continue
 			}
 			known[id] = true
 		}
 		first = append(first, r)
-		params = append(params, river.InsertManyParams{Args: r.Callback, InsertOpts: r.insertOpts(r.of.maxAttempts)})
+		params = append(params, river.InsertManyParams{Args: r.Callback, InsertOpts: r.insertOpts(r.put.maxAttempts)})
 	}
 	results, err := o.store.put.InsertMany(ctx, params)
 	if err != nil {
@@ -168,16 +170,15 @@ func (o *Outbox) insert(batch []*put) (err error) {
 	}
 	for i, r := range results {
 		if r.UniqueSkippedAsDuplicate {
-			first[i].of.duplicates++
+			first[i].put.duplicates++
 		}
 	}
 	return nil
 }
 
-// inOrder returns the rows of a batch by what tells them apart. Two processes that
-// store the same events in a different order would wait for each other's rows until
-// PostgreSQL breaks the deadlock.
-func inOrder(batch []*put) []row {
+// sortedRows returns the rows of a batch, sorted by identity. Otherwise, two processes
+// that store the same events in a different order would deadlock in PostgreSQL.
+func sortedRows(batch []*put) []row {
 	var rows []row
 	for _, p := range batch {
 		p.duplicates = 0

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,7 +19,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-func TestPutStoresOnceForEachEvent(t *testing.T) {
+func TestPutStoresEachEventOnce(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		other := func(change func(*outbox.Callback)) outbox.Callback { c := recall("a"); change(&c); return c }
@@ -71,7 +72,7 @@ func TestPutFindsDuplicatesWithinABatch(t *testing.T) {
 	})
 }
 
-func TestDuplicatesCountUntilTheDeliveredRowIsGone(t *testing.T) {
+func TestDuplicatesAreDetectedUntilTheDeliveredRowIsRemoved(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		c := configFor(t, driver)
 		c.keep = time.Second
@@ -102,7 +103,7 @@ func TestDuplicatesCountUntilTheDeliveredRowIsGone(t *testing.T) {
 	})
 }
 
-// insertions counts the transactions that Put causes.
+// insertions counts transactions of Put.
 type insertions struct {
 	outbox.Client
 	n, rows atomic.Int64
@@ -122,7 +123,7 @@ func (c *insertions) InsertMany(ctx context.Context, p []river.InsertManyParams)
 	return c.Client.InsertMany(ctx, p)
 }
 
-func TestPutCoalesces(t *testing.T) {
+func TestPutCoalescesConcurrentCalls(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		c := configFor(t, driver)
 		o := mustOpen(t, c)
@@ -147,7 +148,7 @@ func TestPutCoalesces(t *testing.T) {
 	})
 }
 
-func TestOneBadMemberFailsAlone(t *testing.T) {
+func TestOnlyTheCallWithTheBadRowFails(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		o.SetIsBadRow(func(err error) bool { return errors.Is(err, errBad) })
@@ -178,19 +179,19 @@ func TestOneBadMemberFailsAlone(t *testing.T) {
 
 var errBad = errors.New("bad value")
 
-func TestAPanicIsAnErrorOfItsBatch(t *testing.T) {
+func TestPutConvertsPanicsToErrors(t *testing.T) {
 	t.Parallel()
 	o := mustOpen(t, configFor(t, "sqlite"))
 	good := o.PutClient()
-	o.SetPutClient(&insertions{Client: good, fail: func([]river.InsertManyParams) error { panic("boom") }})
-	if _, err := o.put(context.Background(), recall("a")); err == nil {
-		t.Error("no error")
+	o.SetPutClient(&insertions{Client: good, fail: func([]river.InsertManyParams) error { panic("a payload value") }})
+	if _, err := o.put(context.Background(), recall("a")); err == nil || strings.Contains(err.Error(), "payload") {
+		t.Errorf("error %v, want one without the value", err)
 	}
 	o.PutClient().(*insertions).fail = nil
 	mustPut(t, o, recall("a"))
 }
 
-func TestPutObeysItsContext(t *testing.T) {
+func TestPutReturnsWhenItsContextEnds(t *testing.T) {
 	t.Parallel()
 	o := mustOpen(t, configFor(t, "sqlite"))
 	o.SetPutClient(&insertions{Client: o.PutClient(), wait: 300 * time.Millisecond})
@@ -207,7 +208,7 @@ func TestPutObeysItsContext(t *testing.T) {
 	}
 }
 
-func TestPutRefusesWhatItCannotStoreUnchanged(t *testing.T) {
+func TestPutRejectsWhatCannotBeStoredUnchanged(t *testing.T) {
 	t.Parallel()
 	o := mustOpen(t, configFor(t, "sqlite"))
 	for name, change := range map[string]func(*outbox.Callback){
@@ -225,7 +226,7 @@ func TestPutRefusesWhatItCannotStoreUnchanged(t *testing.T) {
 	}
 }
 
-func TestPutAfterCloseIsAnError(t *testing.T) {
+func TestPutFailsAfterClose(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		o.Close()

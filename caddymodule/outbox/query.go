@@ -16,27 +16,28 @@ import (
 	"github.com/riverqueue/river/rivertype"
 )
 
-// Filter says which callbacks List returns. Empty fields select all.
+// Filter selects stored callbacks. Empty fields select all.
 type Filter struct {
 	State    State
 	Guard    string
 	Consumer string
 	Command  string
 
-	// Before selects smaller ids: the last id of one page gives the next page.
+	// Before selects callbacks with smaller ids. Pass the last id of a page to get
+	// the next one.
 	Before int64
 
-	// Since selects what was stored then or later.
+	// Since selects callbacks that were stored at that time or later.
 	Since time.Time
 
-	// Limit is how many to return, at most 1000. Default: 100.
+	// Limit is the maximum number of callbacks, up to 1000. Default: 100.
 	Limit int
 }
 
-// where returns the filter as SQL, with its arguments.
+// where returns the filter as an SQL condition, with its arguments.
 func (f Filter) where(timeOf func(column string) string) (string, []any, error) {
 	conditions, args := []string{"kind = '" + kind + "'"}, []any{}
-	add := func(condition string, arg any) { // in which ? stands for the argument
+	add := func(condition string, arg any) { // ? is replaced by the placeholder of arg
 		args = append(args, arg)
 		conditions = append(conditions, strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1))
 	}
@@ -53,7 +54,7 @@ func (f Filter) where(timeOf func(column string) string) (string, []any, error) 
 	case Retrying:
 		conditions = append(conditions, "attempt > 0")
 	}
-	like := strings.NewReplacer("_", "\\_")
+	like := strings.NewReplacer(`\`, `\\`, "_", `\_`, "%", `\%`) // for ESCAPE '\'
 	switch {
 	case f.Guard != "" && f.Consumer != "":
 		add("queue = ?", Queue{f.Guard, f.Consumer}.river())
@@ -74,7 +75,7 @@ func (f Filter) where(timeOf func(column string) string) (string, []any, error) 
 	return strings.Join(conditions, " AND "), args, nil
 }
 
-// timeFormat is that of the databases' Time, so that texts compare as times do.
+// timeFormat is the format of Database.Time, in which texts sort as times.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
 func quoted(states []rivertype.JobState) string {
@@ -87,7 +88,7 @@ func quoted(states []rivertype.JobState) string {
 
 func (o *Outbox) timeOf(column string) string { return fmt.Sprintf(o.store.Time, column) }
 
-// selectJSON runs a query and decodes its rows.
+// selectJSON runs a query and decodes its result into rows, a pointer to a slice.
 func (o *Outbox) selectJSON(ctx context.Context, rows any, columns, jsonColumns []string, query string, args ...any) error {
 	if err := o.usable(); err != nil {
 		return err
@@ -99,7 +100,7 @@ func (o *Outbox) selectJSON(ctx context.Context, rows any, columns, jsonColumns 
 	return json.Unmarshal([]byte(text), rows)
 }
 
-// listed is a row of a list.
+// listed is a row of List.
 type listed struct {
 	ID          int64                    `json:"id"`
 	State       rivertype.JobState       `json:"state"`
@@ -135,7 +136,7 @@ func (o *Outbox) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	return deliveries, nil
 }
 
-// delivery makes a Delivery of what one of River's calls returns.
+// delivery converts the result of a River call to a Delivery.
 func delivery(job *rivertype.JobRow, err error) (Delivery, error) {
 	if errors.Is(err, rivertype.ErrNotFound) {
 		return Delivery{}, ErrNotFound
@@ -162,24 +163,24 @@ func (r listed) delivery() Delivery {
 	for _, e := range r.Errors {
 		d.Failures = append(d.Failures, Failure{At: e.At, Attempt: e.Attempt, Error: e.Error})
 	}
-	// What a newer or older version wrote differently shows as far as it is
-	// understood; a list with a hole is of more use than none.
+	// A row of another version may fail to decode. Show the fields that were decoded
+	// instead of failing the whole list.
 	_ = json.Unmarshal(r.Args, &d.Callback)
 	return d
 }
 
-// Count is how many callbacks of a queue are in a state.
+// Count is the number of callbacks of a queue in a state.
 type Count struct {
 	Queue Queue
 	State State
 	N     int
 
-	// Oldest is when the oldest was stored that waits for delivery.
+	// Oldest is when the oldest of them was stored. It is zero if the state is final.
 	Oldest time.Time
 }
 
-// Counts counts what the store holds, in one query. It walks an index over all
-// rows: ask every few seconds, not with every request.
+// Counts counts all stored callbacks in one query. It scans an index of all rows, so it
+// should not be called more often than every few seconds.
 func (o *Outbox) Counts(ctx context.Context) ([]Count, error) {
 	var rows []struct {
 		Queue  string             `json:"queue"`

@@ -16,30 +16,31 @@ import (
 	"riverqueue.com/riverui/uiendpoints"
 )
 
-// Database says what has to be known of a database besides River's driver of it.
+// Database describes what a store needs of a database besides its River driver.
 type Database struct {
-	// Remote says that it is a server, which may be away for a while.
+	// Remote is whether the database is a server, which may be down temporarily.
 	Remote bool
 
-	// OneWriter says that deliveries hold up those who store.
+	// OneWriter is whether there can be only one writer at a time, so that deliveries
+	// delay Put.
 	OneWriter bool
 
-	// IsBadRow reports that an insert failed for what it holds, not for the state of
-	// the database.
+	// IsBadRow reports whether an insert failed because of a value that it inserts,
+	// not because of the state of the database.
 	IsBadRow func(error) bool
 
-	// Check returns an error if what was committed may not be where it belongs, such
-	// as in a file that was replaced. May be nil.
+	// Check is called after each commit. It returns an error if the commit may be
+	// lost, for example because the file was replaced. It may be nil.
 	Check func() error
 
-	// SelectJSON returns a query for one text, a JSON array of the objects that the
-	// query selects, with its columns for names. Some of them hold JSON themselves.
+	// SelectJSON wraps a query so that its result is a single text: a JSON array of
+	// objects whose names are the columns. The jsonColumns contain JSON values.
 	SelectJSON func(query string, columns, jsonColumns []string) string
 
-	// Time is an expression for a timestamp in RFC 3339, of the column in place of %s.
+	// Time is an SQL expression that formats the column %s as an RFC 3339 timestamp.
 	Time string
 
-	// Arguments is an expression for a job's arguments without their body, as JSON.
+	// Arguments is an SQL expression for a job's arguments as JSON, without the body.
 	Arguments string
 
 	// Errors is an expression for a job's errors, as JSON.
@@ -59,15 +60,15 @@ type Store struct {
 	Database
 
 	put       client               // inserts
-	write     riverdriver.Executor // changes what is there
-	read      riverdriver.Executor // looks, so that nobody who is looking makes a callback wait
+	write     riverdriver.Executor // updates
+	read      riverdriver.Executor // queries, without delaying inserts
 	migrate   func(context.Context, *slog.Logger) error
 	newWorker func(*river.Config) (client, error)
 	endpoints func() uiendpoints.Bundle
 }
 
-// client is a River client of any driver: River's own type carries the driver's
-// transaction type, which nothing here cares for.
+// client is a River client of any driver. River's own type has the driver's transaction
+// type as a type parameter.
 type client interface {
 	InsertMany(context.Context, []river.InsertManyParams) ([]*rivertype.JobInsertResult, error)
 	JobCancel(context.Context, int64) (*rivertype.JobRow, error)
@@ -78,8 +79,8 @@ type client interface {
 	Stopped() <-chan struct{}
 }
 
-// NewStore makes a Store of two drivers of the same database: one that writes, and
-// one that reads, which may be the same.
+// NewStore returns a Store with two drivers for the same database, one for writing and
+// one for reading. They may be the same.
 func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *slog.Logger) (Store, error) {
 	put, err := newClient(write, logger)
 	if err != nil {
@@ -97,8 +98,8 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 			if err != nil {
 				return err
 			}
-			// Several processes may do so at the same time: the slower one fails and
-			// tries again.
+			// If several processes migrate at the same time, all but one fail and try
+			// again.
 			_, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil)
 			return err
 		},
@@ -107,12 +108,13 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 	}, nil
 }
 
-// newClient makes a client that inserts, lists and changes rows, but works none.
+// newClient returns a client that inserts, lists and updates jobs but does not work
+// them.
 func newClient[TTx any](driver riverdriver.Driver[TTx], logger *slog.Logger) (*river.Client[TTx], error) {
 	return river.NewClient(driver, &river.Config{
 		Logger: slog.New(newQuietHandler(logger.Handler())),
-		// River announces inserted rows once in this time. Nobody listens,
-		// workers poll, so each announcement would be a write for nothing.
+		// River notifies of inserted jobs at most once per cooldown. Workers poll, so
+		// notifications would be useless writes.
 		FetchCooldown:     24 * time.Hour,
 		FetchPollInterval: 24 * time.Hour,
 	})

@@ -14,72 +14,70 @@ import (
 )
 
 const (
-	// fetchInterval is how often each queue is asked for callbacks, and so how
-	// long one waits on an idle machine. Workers poll on every store: LISTEN
-	// needs a connection of its own and does not work through PgBouncer or on
-	// YugabyteDB's defaults, and for SQLite it is a poll too.
+	// fetchInterval is how often each queue is polled, which is the maximum latency
+	// of an idle queue. Workers do not use LISTEN, because it needs a separate
+	// connection, and does not work through PgBouncer or with YugabyteDB's defaults;
+	// River's driver for SQLite polls anyway.
 	fetchInterval = 100 * time.Millisecond
 
-	// fetchCooldown is the least time between two fetches under load. On
-	// SQLite a fetch holds up those who store, so it bounds how much of the
-	// disk deliveries take.
+	// fetchCooldown is the minimum time between two fetches under load. On SQLite,
+	// fetches delay Put.
 	fetchCooldown = 10 * time.Millisecond
 )
 
-// Attempt is one attempt at handing a stored callback over.
+// Attempt is an attempt to deliver a stored callback.
 type Attempt struct {
 	Callback
 
-	// ID is the row's number in the store.
+	// ID is the id of the delivery.
 	ID int64
 
-	// Attempt counts from 1.
+	// Attempt is the number of the attempt, from 1.
 	Attempt int
 }
 
-// DeliverFunc hands one callback over. Nil means that it was accepted. The text
-// of an error is stored with the row for an operator to read, so it must not hold
-// anything of the payload. ctx ends with the attempt's timeout.
+// DeliverFunc delivers a callback. It returns nil if the callback was accepted. The
+// text of an error is stored for operators, so it must not contain any payload. The
+// context ends with the attempt's timeout.
 type DeliverFunc func(ctx context.Context, a Attempt) error
 
-// WorkConfig says what Workers do.
+// WorkConfig configures Workers.
 type WorkConfig struct {
-	// Deliver hands over the callbacks of a queue. Those of other queues stay where
-	// they are, for a process that has them.
+	// Deliver has a function for each queue to be worked. Callbacks of other queues
+	// are left to other Workers.
 	Deliver map[Queue]DeliverFunc
 
-	// Each is how many attempts each queue makes at a time.
+	// Each is the maximum number of concurrent attempts of each queue.
 	Each int
 
-	// Timeout bounds one attempt.
+	// Timeout limits each attempt.
 	Timeout time.Duration
 
-	// Keep is how long a delivered callback stays listed, and with it how long
-	// after its delivery a callback with the same key counts as a duplicate.
+	// Keep is how long a delivered callback stays listed, which is also how long
+	// after its delivery another callback with the same key is a duplicate.
 	Keep time.Duration
 
 	// KeepDead is how long a dead or discarded callback stays listed.
 	KeepDead time.Duration
 
-	// Dead is called after the last attempt that a callback had, with its error. May
-	// be nil.
+	// Dead is called with the error of a callback's last attempt, if that fails. It
+	// may be nil.
 	Dead func(Attempt, error)
 }
 
-// Workers deliver the callbacks of some queues. Each set has a River client of its
-// own, so that one that is replaced by another finishes what it began and holds up
-// nothing of the new one's.
+// Workers deliver the callbacks of some queues. Each has its own River client, so that
+// it can finish its attempts while its successor is already working.
 type Workers struct {
 	outbox *Outbox
 	config WorkConfig
 
 	ctx    context.Context // of the attempts
 	cancel context.CancelFunc
-	done   chan struct{} // closed when the client has stopped, or will not start
-	stop   context.CancelFunc
+	stop   context.CancelFunc // begins no more attempts
+	done   chan struct{}      // closed when all attempts have ended
 }
 
-// Work starts delivering. If the database is away, that begins when it is back.
+// Work starts Workers. They begin as soon as the database can be reached.
 func (o *Outbox) Work(config WorkConfig) (*Workers, error) {
 	for queue := range config.Deliver {
 		if err := queue.Check(); err != nil {
@@ -87,48 +85,49 @@ func (o *Outbox) Work(config WorkConfig) (*Workers, error) {
 		}
 	}
 	if config.Each < 1 || config.Each > river.QueueNumWorkersMax {
-		return nil, fmt.Errorf("workers: %d is not between 1 and %d", config.Each, river.QueueNumWorkersMax)
+		return nil, fmt.Errorf("workers: want a number from 1 to %d, not %d", river.QueueNumWorkersMax, config.Each)
 	}
 	if o.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
 	w := &Workers{outbox: o, config: config, done: make(chan struct{})}
 	w.ctx, w.cancel = context.WithCancel(o.ctx)
-	starting, stop := context.WithCancel(w.ctx)
+	ctx, stop := context.WithCancel(w.ctx)
 	w.stop = stop
 	o.workers.Go(func() {
 		defer close(w.done)
-		w.run(starting)
+		w.run(ctx)
 	})
 	return w, nil
 }
 
-// run works until it is told to stop, and begins anew should River stop by itself.
-func (w *Workers) run(starting context.Context) {
+// run works until the context ends. It starts a new River client if one stops with an
+// error.
+func (w *Workers) run(ctx context.Context) {
 	if len(w.config.Deliver) == 0 {
 		return
 	}
 	for {
 		select {
 		case <-w.outbox.migrated:
-		case <-starting.Done():
+		case <-ctx.Done():
 			return
 		}
-		err := w.work(starting)
-		if starting.Err() != nil {
+		err := w.work(ctx)
+		if ctx.Err() != nil {
 			return
 		}
-		w.outbox.log.Error("deliveries held up; trying on", "err", err)
+		w.outbox.log.Error("working deliveries; retrying", "error", err)
 		select {
 		case <-time.After(time.Second):
-		case <-starting.Done():
+		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// work runs one River client until it has stopped.
-func (w *Workers) work(starting context.Context) error {
+// work runs a River client until the context ends and all attempts have ended.
+func (w *Workers) work(ctx context.Context) error {
 	client, err := w.newClient()
 	if err != nil {
 		return err
@@ -138,10 +137,10 @@ func (w *Workers) work(starting context.Context) error {
 	}
 	select {
 	case <-client.Stopped():
-		return errors.New("the River client has stopped")
-	case <-starting.Done():
+		return errors.New("River client has stopped")
+	case <-ctx.Done():
 	}
-	// Attempts that run have until their context ends, which Stop of Workers says.
+	// Running attempts may go on until Workers.Stop cancels their context, w.ctx.
 	_ = client.Stop(context.Background())
 	return nil
 }
@@ -170,8 +169,9 @@ func (w *Workers) newClient() (client, error) {
 	})
 }
 
-// Stop begins no more attempts and waits for those that run. When ctx ends, they
-// are cut off and put back without counting, and Stop returns ctx's error.
+// Stop begins no more attempts, and waits for the running ones. When the context ends,
+// it cancels them, so that they are due again and do not count, and returns the
+// context's error.
 func (w *Workers) Stop(ctx context.Context) error {
 	defer w.cancel()
 	w.stop()
@@ -188,7 +188,7 @@ func (w *Workers) Stop(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// worker is what River calls.
+// worker implements river.Worker.
 type worker struct {
 	river.WorkerDefaults[Callback]
 	workers *Workers
@@ -197,11 +197,11 @@ type worker struct {
 // Work implements river.Worker.
 func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 	w := r.workers
-	w.outbox.giveWay(ctx)
+	w.outbox.yield(ctx)
 	a := Attempt{Callback: job.Args, ID: job.ID, Attempt: job.Attempt}
 	err := w.attempt(ctx, queueOf(job.Queue), a)
 	if err != nil && w.ctx.Err() != nil {
-		return river.JobSnooze(0) // cut off: due at once, and not counted
+		return river.JobSnooze(0) // canceled by Stop: due again, and not counted
 	}
 	if err != nil && job.Attempt >= job.MaxAttempts && w.config.Dead != nil {
 		w.config.Dead(a, err)
@@ -209,8 +209,8 @@ func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 	return err
 }
 
-// attempt calls the queue's DeliverFunc and makes a panic an error. River would do
-// so too, but log and store the value, which may hold something of the payload.
+// attempt calls the queue's DeliverFunc and converts a panic to an error. River would
+// do so too, but it would log and store the value, which may contain payload.
 func (w *Workers) attempt(ctx context.Context, queue Queue, a Attempt) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -221,15 +221,15 @@ func (w *Workers) attempt(ctx context.Context, queue Queue, a Attempt) (err erro
 	return w.config.Deliver[queue](ctx, a)
 }
 
-// giveWay holds an attempt back for a tenth of a second, as long as so many
-// callbacks come in that each fetch and each completion would make someone wait
-// who has an answer to give. River fetches no more until the attempt is over.
-func (o *Outbox) giveWay(ctx context.Context) {
+// yield delays an attempt, by up to 100ms, while many callbacks are being stored in a
+// database with one writer. Requests wait for these commits, and deliveries would slow
+// them down; River fetches no more jobs while the attempt is delayed.
+func (o *Outbox) yield(ctx context.Context) {
 	const crowded, step = 8, 10 * time.Millisecond
 	if !o.store.OneWriter {
 		return
 	}
-	for waited := time.Duration(0); waited < 10*step && o.crowd.Load() >= crowded; waited += step {
+	for waited := time.Duration(0); waited < 10*step && o.committing.Load() >= crowded; waited += step {
 		select {
 		case <-time.After(step):
 		case <-ctx.Done():

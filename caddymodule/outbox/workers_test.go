@@ -18,14 +18,14 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-func TestDeliversWhatWasStored(t *testing.T) {
+func TestStoredCallbacksAreDeliveredUnchanged(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		want := recall("a")
 		want.Body = "{ \"b\" : 1.0e0,\t\"a\":\"\\u0041\\ud83d\\ude00\\u0000 <&> \u2028 你好 😀 \\\\ \\\"\",\r\n\"b2\":[1,  2 ]}\n"
 		got := make(chan outbox.Attempt, 1)
 		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error { got <- d; return nil })
-		time.Sleep(time.Second) // idle
+		time.Sleep(time.Second) // so that the workers are idle
 		start := time.Now()
 		mustPut(t, o, want)
 		d := <-got
@@ -45,7 +45,7 @@ func TestDeliversWhatWasStored(t *testing.T) {
 	})
 }
 
-func TestRetriesWithTheErrorKept(t *testing.T) {
+func TestFailedAttemptsAreRetriedAndTheirErrorsKept(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		var attempts atomic.Int64
@@ -68,7 +68,7 @@ func TestRetriesWithTheErrorKept(t *testing.T) {
 	})
 }
 
-func TestDeadAfterTheLastAttemptAndBackByRetry(t *testing.T) {
+func TestCallbacksAreDeadAfterTheLastAttemptUntilRetried(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		ctx := context.Background()
 		c := configFor(t, driver)
@@ -95,7 +95,7 @@ func TestDeadAfterTheLastAttemptAndBackByRetry(t *testing.T) {
 	})
 }
 
-func TestAnAttemptEndsWithItsTimeout(t *testing.T) {
+func TestAttemptsTimeOut(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		c := configFor(t, driver)
 		c.timeout = 200 * time.Millisecond
@@ -112,11 +112,11 @@ func TestAnAttemptEndsWithItsTimeout(t *testing.T) {
 	})
 }
 
-// oldRow is a row of a first version: fields that came later are missing, and
-// one that is gone is there.
+// oldRow is a row of an older version. It lacks newer fields, and has one that was
+// removed.
 const oldRow = `{"command":"Group.CallbackAfterRecallMsg","gone":{"x":[1]},"guard":"default","uri":"/cb?a=b","host":"h","body":"{\"a\" : 1}"}`
 
-func TestDeliversRowsOfOtherVersions(t *testing.T) {
+func TestRowsOfOtherVersionsAreDelivered(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		ctx := context.Background()
 		o := mustOpen(t, configFor(t, driver))
@@ -137,7 +137,7 @@ func TestDeliversRowsOfOtherVersions(t *testing.T) {
 	})
 }
 
-func TestOnlyItsOwnGuardsAreDelivered(t *testing.T) {
+func TestWorkersDeliverOnlyTheirQueues(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		other := recall("a")
@@ -146,7 +146,7 @@ func TestOnlyItsOwnGuardsAreDelivered(t *testing.T) {
 		mustPut(t, o, recall("a"))
 		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error {
 			if d.Guard != "default" {
-				t.Errorf("got a callback of %s", d.Guard)
+				t.Errorf("delivered a callback of %s", d.Guard)
 			}
 			return nil
 		})
@@ -177,7 +177,7 @@ func TestStopWaitsForRunningAttempts(t *testing.T) {
 	})
 }
 
-func TestStopCutsOffWhenItsContextEndsAndNothingCounts(t *testing.T) {
+func TestStopCancelsAttemptsWithoutCountingThem(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		began := make(chan struct{}, 1)
@@ -206,10 +206,10 @@ func TestStopCutsOffWhenItsContextEndsAndNothingCounts(t *testing.T) {
 	})
 }
 
-func TestWorkersCanBeExchangedAThousandTimes(t *testing.T) {
+func TestWorkersCanBeReplacedAThousandTimes(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
-		o.SetPutTimeout(time.Minute) // nothing here is about a slow disk
+		o.SetPutTimeout(time.Minute) // tolerates a slow disk
 		var mu sync.Mutex
 		seen := make(map[string]int)
 		deliver := func(_ context.Context, d outbox.Attempt) error {
@@ -236,7 +236,7 @@ func TestWorkersCanBeExchangedAThousandTimes(t *testing.T) {
 			cycle(i)
 		}
 		eventually(t, 30*time.Second, "all delivered", func() bool { mu.Lock(); defer mu.Unlock(); return len(seen) == cycles })
-		// Tests beside this one come and go, but a leak would be of a thousand.
+		// Parallel tests vary the number, but a leak would be of a thousand.
 		eventually(t, 10*time.Second, "goroutines gone", func() bool { return runtime.NumGoroutine() < before+200 })
 		mu.Lock()
 		defer mu.Unlock()
@@ -248,7 +248,7 @@ func TestWorkersCanBeExchangedAThousandTimes(t *testing.T) {
 	})
 }
 
-func TestGuardsComeAndGo(t *testing.T) {
+func TestWorkersOfChangingGuards(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		var got atomic.Int64

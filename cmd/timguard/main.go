@@ -18,6 +18,6 @@ import (
 
 func main() {
 	caddy.CustomBinaryName = strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
-	caddy.CustomVersion = "timguard v" + timguard.Version + " on Caddy" // Caddy's version follows
+	caddy.CustomVersion = "timguard v" + timguard.Version + " on Caddy" // Caddy appends its version
 	caddycmd.Main()
 }

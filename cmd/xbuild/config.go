@@ -18,8 +18,8 @@ import (
 	jsonv1 "github.com/go-json-experiment/json/v1"
 )
 
-// loadConfig reads, checks and completes a build description. Every error names
-// the file, and the key to change in it.
+// loadConfig reads, validates and completes a build description. Errors name the file
+// and the key to change.
 func loadConfig(file, caddyVersion string) (xcaddy.Builder, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -38,13 +38,13 @@ func loadConfig(file, caddyVersion string) (xcaddy.Builder, error) {
 	return builder, nil
 }
 
-// decode is strict: a misspelt or repeated key would otherwise silently build
-// something else than the file seems to say.
+// decode rejects unknown and duplicate keys. Otherwise, a misspelled key would silently
+// build something else.
 func decode(data []byte) (xcaddy.Builder, error) {
 	var builder xcaddy.Builder
 	err := json.Unmarshal(data, &builder,
 		json.RejectUnknownMembers(true),
-		jsonv1.FormatDurationAsNano(true), // as encoding/json, for which xcaddy wrote its tags
+		jsonv1.FormatDurationAsNano(true), // as in encoding/json, which xcaddy uses
 	)
 	if err == nil {
 		return builder, nil
@@ -59,17 +59,17 @@ func decode(data []byte) (xcaddy.Builder, error) {
 		return builder, fmt.Errorf("unknown key %s: remove it or write one of %s",
 			semantic.JSONPointer, strings.Join(keys(semantic.GoType), ", "))
 	case errors.As(err, &syntactic) && syntactic.JSONPointer == "" && json.Unmarshal(data[:syntactic.ByteOffset], new(any)) == nil:
-		return builder, fmt.Errorf("data after the closing brace, at byte %d: remove it, the file is one JSON object", syntactic.ByteOffset)
+		return builder, fmt.Errorf("data after the closing brace, at byte %d: remove it, the file must be one JSON object", syntactic.ByteOffset)
 	case errors.As(err, &semantic) && semantic.JSONPointer == "":
 		return builder, errors.New("write one JSON object")
 	case errors.As(err, &semantic):
-		return builder, fmt.Errorf("key %s: a %s does not fit here, write what fits Go's %s",
+		return builder, fmt.Errorf("key %s: a %s is not valid here, write a value for the Go type %s",
 			semantic.JSONPointer, semantic.JSONKind, semantic.GoType)
 	}
 	return builder, err
 }
 
-// keys lists the JSON keys of a struct of xcaddy's.
+// keys returns the JSON keys of a struct.
 func keys(t reflect.Type) []string {
 	var names []string
 	for _, field := range reflect.VisibleFields(t) {
@@ -91,7 +91,7 @@ func check(builder xcaddy.Builder, caddyVersion string) error {
 		if plugin.PackagePath == "" {
 			return fmt.Errorf(`plugins[%d] has no "module_path": write the path from the first line of the plugin's go.mod`, i)
 		}
-		// Without one Go asks the module proxy, which knows nothing of a local checkout.
+		// Without a version, Go queries the module proxy, even for a local checkout.
 		if plugin.Version == "" {
 			return fmt.Errorf(`plugins[%d] (%s) has no "version": write a released one, or "v0.0.0" with an entry in "replacements" for a local checkout`,
 				i, plugin.PackagePath)
@@ -105,8 +105,8 @@ func check(builder xcaddy.Builder, caddyVersion string) error {
 	return nil
 }
 
-// resolvePaths makes relative paths absolute, because xcaddy hands them to a go
-// command that runs in a temporary folder; only its own command line resolves them.
+// resolvePaths makes relative paths absolute, because xcaddy runs the go command in a
+// temporary folder. Only xcaddy's own command line resolves them.
 func resolvePaths(builder *xcaddy.Builder, base string) error {
 	base, err := filepath.Abs(base)
 	if err != nil {
@@ -119,7 +119,8 @@ func resolvePaths(builder *xcaddy.Builder, base string) error {
 		return filepath.Join(base, path)
 	}
 	for i, replace := range builder.Replacements {
-		// Go's own rule: a replacement that begins otherwise is a module path.
+		// As in go.mod, a replacement is a path if it begins with a dot (or is
+		// absolute), and a module otherwise.
 		if strings.HasPrefix(string(replace.New), ".") {
 			builder.Replacements[i].New = xcaddy.ReplacementPath(absolute(string(replace.New)))
 		}

@@ -5,8 +5,8 @@
 //
 //	go run ./cmd/xbuild [-o timguard] [xcaddy.json]
 //
-// The file is the JSON of xcaddy's Builder, read strictly. Relative paths in it
-// count from the file's own folder.
+// The file is the JSON form of xcaddy's Builder, without unknown keys. Relative paths
+// are relative to the file.
 package main
 
 import (
@@ -46,7 +46,7 @@ func run(ctx context.Context, output string, args []string) error {
 	case 1:
 		file = args[0]
 	default:
-		return fmt.Errorf("one configuration file at most, not %q", args)
+		return fmt.Errorf("want at most one configuration file, not %q", args)
 	}
 
 	caddyVersion, err := goModVersion(ctx)
@@ -58,17 +58,17 @@ func run(ctx context.Context, output string, args []string) error {
 		return err
 	}
 	if err := builder.Build(ctx, output); err != nil {
-		return fmt.Errorf("building what %s describes: %w", file, err)
+		return fmt.Errorf("building %s: %w", file, err)
 	}
 	return nil
 }
 
-// goModVersion asks the go command for the Caddy that go.mod selects, so that
-// what xbuild builds is what `go test` tested.
+// goModVersion returns the version of Caddy that go.mod selects, so that xbuild builds
+// the version that was tested.
 func goModVersion(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Version}}", caddyModule).Output()
 	if err != nil {
-		return "", fmt.Errorf("asking go.mod for the version of %s (run xbuild inside timguard's module): %w", caddyModule, err)
+		return "", fmt.Errorf("getting the version of %s (run xbuild inside of timguard's module): %w", caddyModule, err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }

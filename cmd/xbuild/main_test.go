@@ -12,9 +12,9 @@ import (
 	"github.com/caddyserver/xcaddy"
 )
 
-// TestConfigInStepWithGoMod reads the file that is shipped: it must ask for the
-// Caddy that go.mod requires, and for this module out of this checkout.
-func TestConfigInStepWithGoMod(t *testing.T) {
+// The shipped file must build the version of Caddy that go.mod requires, and this
+// module from this checkout.
+func TestConfigMatchesGoMod(t *testing.T) {
 	caddyVersion, err := goModVersion(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +38,7 @@ func TestConfigInStepWithGoMod(t *testing.T) {
 	}
 }
 
-// The version that the binary shows is the module's.
-func TestConfigNamesTheVersion(t *testing.T) {
+func TestConfigHasTheVersionOfTheModule(t *testing.T) {
 	source, err := os.ReadFile(filepath.Join("..", "..", "timguard.go"))
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +54,7 @@ func TestConfigNamesTheVersion(t *testing.T) {
 	}
 }
 
-// modulePath reads go.mod's first line.
+// modulePath returns the module path in the first line of go.mod.
 func modulePath(t *testing.T, file string) string {
 	t.Helper()
 	data, err := os.ReadFile(file)

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package postgres stores callbacks in PostgreSQL, which any number of guards can
+// Package postgres stores callbacks in PostgreSQL, which several instances of Caddy can
 // share.
 package postgres
 
@@ -29,14 +29,13 @@ func init() {
 	caddy.RegisterModule(Store{})
 }
 
-// Store keeps stored callbacks in PostgreSQL, or in YugabyteDB by the same
-// protocol. Any guard that shares the database delivers what another of the same
-// name stored.
+// Store stores callbacks in PostgreSQL, or in a compatible database such as YugabyteDB.
+// Guards with the same name that share the database deliver each other's callbacks.
 type Store struct {
-	// The connection string or URL, which may be a placeholder such as
-	// `{env.DATABASE_URL}`. The database, or the schema in its search_path, must be
-	// for this alone: the maintenance takes every job there for one of its own.
-	// `pool_max_conns` in it is how many connections are opened at most. Default: 8.
+	// The connection string or URL. It may be a placeholder such as
+	// `{env.DATABASE_URL}`. The database, or the schema in its search_path, must not
+	// contain any other River jobs, which would be maintained as callbacks. The
+	// parameter `pool_max_conns` is the maximum number of connections. Default: 8.
 	DSN string `json:"dsn,omitempty"`
 
 	resolved string // unexported, because it holds a password
@@ -56,12 +55,12 @@ func (s *Store) Provision(caddy.Context) (err error) {
 		return errors.New("store postgres: want a connection string, such as {env.DATABASE_URL}")
 	}
 	if s.resolved, err = caddy.NewReplacer().ReplaceOrErr(s.DSN, true, true); err != nil {
-		return fmt.Errorf("store postgres: %w; the environment of the running server counts: a reload cannot bring it a new variable", err)
+		return fmt.Errorf("store postgres: %w; it must be set for the running server: a reload cannot add a variable", err)
 	}
 	return nil
 }
 
-// Key tells the database from others.
+// Key implements [delivery.Store].
 func (s *Store) Key() string { return s.resolved }
 
 // UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:
@@ -70,27 +69,28 @@ func (s *Store) Key() string { return s.resolved }
 func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume store name
 	if !d.AllArgs(&s.DSN) || s.DSN == "" {
-		return d.Errf("store: want sqlite [<path>] or postgres <dsn>")
+		return d.Errf("store postgres: want one connection string, such as {env.DATABASE_URL}")
 	}
 	return nil
 }
 
-// Open prepares a pool. It does not connect.
+// Open implements [delivery.Store].
 func (s *Store) Open(logger *slog.Logger) (outbox.Store, error) { return Open(s.resolved, logger) }
 
-// leastConnections are for putting, fetching, completing and looking at the same
-// time, and as many to spare.
-const leastConnections = 8
+// minConnections is the minimum size of the pool, unless the DSN has one. Storing,
+// fetching, completing and listing may each need a connection at the same time; the
+// rest are spare.
+const minConnections = 8
 
-// Open prepares a pool for dsn. It does not connect.
+// Open returns a store with a connection pool for the DSN. It does not connect yet.
 func Open(dsn string, logger *slog.Logger) (outbox.Store, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
-		// pgx's own words can hold the DSN, and with it the password.
+		// The error of pgx may contain the DSN, and thus the password.
 		return outbox.Store{}, errors.New("postgres: malformed DSN")
 	}
-	if !namesPoolSize(dsn) {
-		config.MaxConns = max(config.MaxConns, leastConnections)
+	if !hasPoolSize(dsn) {
+		config.MaxConns = max(config.MaxConns, minConnections)
 	}
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 3 * time.Second
@@ -119,16 +119,16 @@ func Open(dsn string, logger *slog.Logger) (outbox.Store, error) {
 	return store, err
 }
 
-// namesPoolSize reports whether the DSN says how many connections there may be.
-func namesPoolSize(dsn string) bool {
+// hasPoolSize reports whether the DSN sets the maximum number of connections.
+func hasPoolSize(dsn string) bool {
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
 		return u.Query().Has("pool_max_conns")
 	}
 	return strings.Contains(dsn, "pool_max_conns")
 }
 
-// isBadRow tells errors that a row causes from those of the server: class 22 is a
-// bad value, class 23 a broken constraint, 54 a limit exceeded.
+// isBadRow implements [outbox.Database]. Error class 22 is a data exception, 23 an
+// integrity constraint violation, and 54 a program limit exceeded.
 func isBadRow(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (strings.HasPrefix(e.Code, "22") || strings.HasPrefix(e.Code, "23") || strings.HasPrefix(e.Code, "54"))

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sqlite stores callbacks in a file, with SQLite (modernc.org/sqlite, in Go).
+// Package sqlite stores callbacks in an SQLite file, using modernc.org/sqlite.
 package sqlite
 
 import (
@@ -31,11 +31,12 @@ func init() {
 	caddy.RegisterModule(Store{})
 }
 
-// Store keeps stored callbacks in an SQLite file. It is for one Caddy: another
-// process that opens the file delivers its callbacks too.
+// Store stores callbacks in an SQLite file. The file must not be shared by several
+// instances of Caddy, which would deliver each other's callbacks.
 type Store struct {
-	// The file. It and its directory are made if missing, for Caddy's user only.
-	// Default: tim_callback/deliveries.db in Caddy's data directory.
+	// The path of the file. The file and its directory are created if missing, and
+	// are accessible only to Caddy's user. Default: tim_callback/deliveries.db in
+	// Caddy's data directory.
 	Path string `json:"path,omitempty"`
 }
 
@@ -53,12 +54,12 @@ func (s *Store) Provision(caddy.Context) (err error) {
 		s.Path = filepath.Join(caddy.AppDataDir(), "tim_callback", "deliveries.db")
 	}
 	if s.Path, err = caddy.NewReplacer().ReplaceOrErr(s.Path, true, true); err != nil {
-		return fmt.Errorf("store sqlite: %w; the environment of the running server counts", err)
+		return fmt.Errorf("store sqlite: %w; it must be set for the running server: a reload cannot add a variable", err)
 	}
 	return nil
 }
 
-// Key tells the file from others.
+// Key implements [delivery.Store].
 func (s *Store) Key() string { return s.Path }
 
 // UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:
@@ -70,12 +71,12 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		s.Path = d.Val()
 	}
 	if d.NextArg() {
-		return d.Errf("store: want sqlite [<path>] or postgres <dsn>, but %q stands after the path", d.Val())
+		return d.Errf("store sqlite: want at most one path, but got %q as well", d.Val())
 	}
 	return nil
 }
 
-// database says what SQLite is like. SQLite has one writer, and keeps times as text.
+// database describes SQLite, which has one writer and stores times as text.
 var database = outbox.Database{
 	OneWriter:  true,
 	IsBadRow:   isBadRow,
@@ -93,35 +94,35 @@ func selectJSON(query string, columns, jsonColumns []string) string {
 		pairs = append(pairs, fmt.Sprintf("'%s', %s", c, c))
 	}
 	for _, c := range jsonColumns {
-		pairs = append(pairs, fmt.Sprintf("'%s', json(%s)", c, c)) // a subquery's JSON is text
+		pairs = append(pairs, fmt.Sprintf("'%s', json(%s)", c, c)) // the JSON of a subquery is text
 	}
 	return "SELECT json_group_array(json_object(" + strings.Join(pairs, ", ") + ")) FROM (" + query + ")"
 }
 
-// Open opens or makes the file.
+// Open implements [delivery.Store].
 func (s *Store) Open(logger *slog.Logger) (outbox.Store, error) { return Open(s.Path, logger) }
 
-// Open opens or makes the file at path.
+// Open opens the file, or creates it if missing.
 func Open(path string, logger *slog.Logger) (outbox.Store, error) {
-	if err := makeFile(path); err != nil {
+	if err := createFile(path); err != nil {
 		return outbox.Store{}, err
 	}
-	// SQLite has one writer. All that insert and deliver share one connection
-	// and wait for it in Go, which is fair and wakes at once; two connections
-	// would wait for each other by sleeping.
+	// SQLite has one writer. All writers share one connection and wait for it in
+	// Go, which is fair and immediate; several connections would wait for each other
+	// by sleeping.
 	writer, err := sql.Open("sqlite", dsn(path, "immediate", mustWrite))
 	if err != nil {
 		return outbox.Store{}, err
 	}
 	writer.SetMaxOpenConns(1)
-	// Readers see a snapshot and hold up nobody.
+	// Readers see a snapshot and do not block writers.
 	reader, err := sql.Open("sqlite", dsn(path, "deferred"))
 	if err != nil {
 		_ = writer.Close()
 		return outbox.Store{}, err
 	}
 	reader.SetMaxOpenConns(4)
-	reader.SetConnMaxLifetime(time.Minute) // one that was opened while the file was read-only stays so
+	reader.SetConnMaxLifetime(time.Minute) // connections to a read-only file stay read-only
 	d := database
 	d.Close = func() { _, _ = reader.Close(), writer.Close() }
 	d.Check = unchanged(path)
@@ -132,8 +133,8 @@ func Open(path string, logger *slog.Logger) (outbox.Store, error) {
 	return store, err
 }
 
-// unchanged returns a function that returns an error once the file is not there
-// any more, or is another one: what is committed then is lost with the old one.
+// unchanged returns a function that returns an error if the file has been removed or
+// replaced: whatever is committed then is lost with the old file.
 func unchanged(path string) func() error {
 	opened, err := os.Stat(path)
 	if err != nil {
@@ -142,7 +143,7 @@ func unchanged(path string) func() error {
 	return func() error {
 		now, err := os.Stat(path)
 		if err != nil {
-			return fmt.Errorf("sqlite: the file was removed; restart the server to make another: %w", err)
+			return fmt.Errorf("sqlite: the file was removed; restart the server to create a new one: %w", err)
 		}
 		if !os.SameFile(opened, now) {
 			return fmt.Errorf("sqlite: the file %s was replaced; restart the server to open it", path)
@@ -151,20 +152,21 @@ func unchanged(path string) func() error {
 	}
 }
 
-// mustWrite writes what is there already. SQLite opens a file that may not be
-// written for reading alone, and that connection would stay so after the file has
-// become writable again; with this it fails, and the next try makes another.
+// mustWrite is a pragma that makes opening a connection fail if the file is read-only,
+// by writing the value that is already there. Otherwise, SQLite would open the file
+// for reading, and the connection would stay read-only when the file becomes writable
+// again.
 const mustWrite = "user_version(0)"
 
-// dsn says how each connection to path is set up.
+// dsn returns the data source name of connections to path.
 func dsn(path, txlock string, pragmas ...string) string {
 	q := url.Values{
 		"_txlock": {txlock},
 		"_pragma": append([]string{
 			"busy_timeout(2000)",
 			"journal_mode(WAL)",
-			// With less than FULL, a commit in WAL mode is not synced, and an
-			// answered callback could be lost to a power failure.
+			// With less than FULL, commits in WAL mode are not synced, so an
+			// acknowledged callback could be lost in a power failure.
 			"synchronous(FULL)",
 			"wal_autocheckpoint(4000)",
 			"journal_size_limit(67108864)",
@@ -174,9 +176,10 @@ func dsn(path, txlock string, pragmas ...string) string {
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
 }
 
-// makeFile makes path and its directory if missing, for this user only: bodies
-// are user data. SQLite gives its -wal and -shm files the mode of the file.
-func makeFile(path string) error {
+// createFile creates the file and its directory if missing. They are accessible only to
+// the current user, because bodies contain user data. SQLite's -wal and -shm files get
+// the mode of the file.
+func createFile(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -190,7 +193,7 @@ func makeFile(path string) error {
 	return f.Close()
 }
 
-// isBadRow tells errors that a row causes from those of the file.
+// isBadRow implements [outbox.Database].
 func isBadRow(err error) bool {
 	e, ok := errors.AsType[*sqlite.Error](err)
 	if !ok {

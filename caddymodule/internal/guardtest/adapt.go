@@ -15,11 +15,11 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
-var update = flag.Bool("update", false, "write what is adapted into the positive golden files")
+var update = flag.Bool("update", false, "update the JSON in the golden files")
 
-// CaddyfilesAdapt fails unless each of the golden files in testdata/caddyfile_adapt
-// adapts as it says. A file is a Caddyfile, a line of dashes, and the JSON that it
-// adapts to or lines that the error, which must name its place, has in it.
+// CaddyfilesAdapt tests the golden files in testdata/caddyfile_adapt. Each consists of a
+// Caddyfile, a line of dashes, and either the adapted JSON, or lines that the error,
+// which must have its position, contains.
 func CaddyfilesAdapt(t *testing.T) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", "caddyfile_adapt", "*.caddyfiletest"))

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package guardtest holds what the tests of the guard and those of deliveries share.
+// Package guardtest provides helpers for the tests of the guard and of deliveries.
 package guardtest
 
 import (
@@ -22,15 +22,15 @@ const (
 	// Token signs the callbacks of App.
 	Token = "first-token-K7vQ2"
 
-	// NewToken signs them once the token was rotated.
+	// NewToken signs the callbacks of App after rotation.
 	NewToken = "second-token-W3xZ9"
 
-	// OKJSON is the answer that Tencent asks for.
+	// OKJSON is the OK answer in Tencent's format.
 	OKJSON = `{"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}`
 )
 
-// Query returns a raw query in the order of the wire: alphabetical, with a
-// parameter of the customer's own in the middle.
+// Query returns a raw query in Tencent's order, which is alphabetical, with an additional
+// parameter of the customer in the middle.
 func Query(app, command, auth string) string {
 	q := "CallbackCommand=" + command + "&ClientIP=203.0.113.7&OptPlatform=RESTAPI&Region=a%2Fb+c"
 	if auth != "" {
@@ -39,18 +39,18 @@ func Query(app, command, auth string) string {
 	return q + "&SdkAppid=" + app + "&contenttype=json"
 }
 
-// Signed returns RequestTime and Sign as they stand in a query.
+// Signed returns RequestTime and Sign as raw query parameters.
 func Signed(token string, at time.Time) string {
 	requestTime := strconv.FormatInt(at.Unix(), 10)
 	return "RequestTime=" + requestTime + "&Sign=" + callback.Sign(token, requestTime)
 }
 
-// Guard returns a tim_callback of App.
+// Guard returns a tim_callback directive for App.
 func Guard(subdirectives ...string) string {
 	return "tim_callback {\n app " + App + " " + Token + "\n" + strings.Join(subdirectives, "\n") + "\n}"
 }
 
-// FreePort returns an address that nothing listens on.
+// FreePort returns a local address with a free port.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -61,7 +61,8 @@ func FreePort(tb testing.TB) string {
 	return listener.Addr().String()
 }
 
-// Itself returns the path of the test binary. caddytest overwrites os.Args.
+// Itself returns the path of the test binary. It does not use os.Args, because caddytest
+// overwrites it.
 func Itself() string {
 	path, err := os.Executable()
 	if err != nil {
