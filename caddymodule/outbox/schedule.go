@@ -11,10 +11,9 @@ import (
 )
 
 // scheduling is a River driver that makes the retries that come due available by one
-// statement. River's own for SQLite takes several a row, in one transaction, which
-// holds up those who store for seconds if a backend has refused thousands.
-//
-// A statement is enough because no two rows that wait have the same unique key.
+// plain statement. River's own looks for rows with the same unique key, of which no
+// two wait here, and returns all that it changed. Once a backend has refused some
+// thousands, that holds up those who store for seconds, every 5 seconds.
 type scheduling[TTx any] struct {
 	riverdriver.Driver[TTx]
 	statement string // of Database

@@ -47,7 +47,8 @@ type Database struct {
 	Errors string
 
 	// Schedule is a statement that makes deliveries available that are due by its
-	// argument, a time in RFC 3339. Empty if River's own is good.
+	// argument, a time in RFC 3339: some thousands at most, so that those who store
+	// hardly wait for it.
 	Schedule string
 
 	// Close closes it.
@@ -102,12 +103,7 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 			_, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil)
 			return err
 		},
-		newWorker: func(c *river.Config) (client, error) {
-			if d.Schedule == "" {
-				return river.NewClient(write, c)
-			}
-			return river.NewClient(scheduling[TTx]{write, d.Schedule}, c)
-		},
+		newWorker: func(c *river.Config) (client, error) { return river.NewClient(scheduling[TTx]{write, d.Schedule}, c) },
 		endpoints: func() uiendpoints.Bundle { return riverui.NewEndpoints(ui, nil) },
 	}, nil
 }
