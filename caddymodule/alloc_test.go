@@ -82,12 +82,3 @@ func TestWhatTheGuardAllocatesForARequest(t *testing.T) {
 		}
 	}
 }
-
-// storing stores nothing, or fails to.
-type storing struct{ err error }
-
-func (storing) Register(*Guard) error { return nil }
-
-func (s storing) Store(context.Context, *StoredCallback) error { return s.err }
-
-func (storing) StoreName() string { return "none" }

@@ -74,7 +74,7 @@ func (b *body) readFrom(r *http.Request, limit int64) error {
 	for int64(len(b.bytes)) < want {
 		have := len(b.bytes)
 		if have == cap(b.bytes) {
-			b.grow()
+			b.grow(want)
 		}
 		n, err := r.Body.Read(b.bytes[have:min(int64(cap(b.bytes)), want)])
 		b.bytes = b.bytes[:have+n]
@@ -88,10 +88,10 @@ func (b *body) readFrom(r *http.Request, limit int64) error {
 	return nil
 }
 
-// grow moves what has come to a larger room.
-func (b *body) grow() {
+// grow moves what has come of the wanted bytes to a larger room.
+func (b *body) grow(want int64) {
 	smaller := b.room
-	b.room = takeRoom(len(b.bytes))
+	b.room = takeRoom(len(b.bytes), want)
 	b.bytes = append(b.room.bytes[:0], b.bytes...)
 	smaller.free()
 }

@@ -31,7 +31,7 @@ func NewHeldAnswer(header http.Header) *HeldAnswer { return &HeldAnswer{header: 
 // the handlers that write it have returned.
 func holdAnswer(w http.ResponseWriter) *HeldAnswer {
 	a := NewHeldAnswer(w.Header().Clone())
-	a.room = takeRoom(0)
+	a.room = takeRoom(0, firstRead)
 	a.body = *bytes.NewBuffer(a.room.bytes[:0])
 	return a
 }

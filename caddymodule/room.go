@@ -14,7 +14,7 @@ type room struct {
 
 // Room for a body is made as it comes, so that a client cannot reserve much more
 // memory than it sends: at first for firstRead bytes, then for growth times what
-// has come.
+// has come. Doubling would copy the large ones more often.
 const (
 	firstRead = 4 << 10
 	growth    = 16
@@ -23,8 +23,9 @@ const (
 // rooms are the pools of the sizes up to the default max_body.
 var rooms [3]sync.Pool
 
-// takeRoom returns room for more than so many bytes.
-func takeRoom(have int) *room {
+// takeRoom returns room for more than so many bytes. Beyond what is pooled it is
+// never more than is wanted.
+func takeRoom(have int, wanted int64) *room {
 	size := firstRead
 	for i := range rooms {
 		if have < size {
@@ -35,7 +36,7 @@ func takeRoom(have int) *room {
 		}
 		size *= growth
 	}
-	return &room{bytes: make([]byte, have*growth)}
+	return &room{bytes: make([]byte, min(int64(have)*growth, wanted))}
 }
 
 // free gives the room to the next body or answer.
