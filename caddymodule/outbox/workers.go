@@ -137,7 +137,7 @@ func (w *Workers) work(ctx context.Context) error {
 	}
 	select {
 	case <-client.Stopped():
-		return errors.New("River client has stopped")
+		return errors.New("the River client has stopped")
 	case <-ctx.Done():
 	}
 	// Running attempts may go on until Workers.Stop cancels their context, w.ctx.

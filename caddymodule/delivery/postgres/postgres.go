@@ -71,6 +71,9 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !d.AllArgs(&s.DSN) || s.DSN == "" {
 		return d.Errf("store postgres: want one connection string, such as {env.DATABASE_URL}")
 	}
+	if d.NextBlock(0) {
+		return d.Errf("store postgres takes no block")
+	}
 	return nil
 }
 

@@ -73,6 +73,9 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("store sqlite: want at most one path, but got %q as well", d.Val())
 	}
+	if d.NextBlock(0) {
+		return d.Errf("store sqlite takes no block")
+	}
 	return nil
 }
 
