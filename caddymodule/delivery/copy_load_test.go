@@ -147,7 +147,8 @@ func (b *unsteady) wantWithin(t *testing.T, l *steady, ids []string, within time
 			late = append(late, l.sent[id].Format(time.TimeOnly)+" +"+took[0].Round(time.Millisecond).String())
 		}
 	}
-	if slices.Sort(late); len(late) > 0 {
+	slices.Sort(late)
+	if len(late) > 0 {
 		t.Errorf("%d of %d arrived later than %s, the first and the last of them %s and %s", len(late), len(ids), within, late[0], late[len(late)-1])
 	}
 }
