@@ -90,7 +90,7 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 	case "rejections":
 		return oneOf(d, &h.Rejections, rejectionsAnswer, rejectionsHandleErrors)
 	case "window":
-		return positiveDuration(d, &h.Window)
+		return UnmarshalDuration(d, &h.Window)
 	case "max_body":
 		return h.unmarshalMaxBody(d)
 	case "strip_auth":
@@ -168,8 +168,8 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// positiveDuration parses the only argument, a positive duration.
-func positiveDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
+// UnmarshalDuration parses the only argument, a positive duration.
+func UnmarshalDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
 	name := d.Val()
 	var text string
 	if !d.AllArgs(&text) {

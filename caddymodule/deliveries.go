@@ -5,6 +5,7 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,9 +41,9 @@ type Guard struct {
 	// Name is the name of the guard in stored callbacks.
 	Name string
 
-	// Config is the guard's configuration as JSON. A directive in a site with several
-	// listeners is provisioned as several handlers with the same configuration.
-	Config string
+	// ConfigHash is the SHA-256 of its configuration in JSON. One directive of a site
+	// with several listeners is several handlers, whose configurations are equal.
+	ConfigHash [sha256.Size]byte
 
 	// Server is the HTTP server of the guard, through which deliveries are replayed.
 	Server *caddyhttp.Server
@@ -151,6 +152,6 @@ func (h *Handler) provisionDeliveries(ctx caddy.Context) error {
 	}
 	h.deliveries = deliveries
 	return deliveries.Register(&Guard{
-		Name: h.Name, Config: string(config), Server: h.server, Consumers: h.consumers(), handler: h,
+		Name: h.Name, ConfigHash: sha256.Sum256(config), Server: h.server, Consumers: h.consumers(), handler: h,
 	})
 }

@@ -125,10 +125,10 @@ func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyh
 		time.Sleep(returnGrace)
 		if taken.CompareAndSwap(false, true) {
 			defer close(answered)
-			_ = h.attempt(func() error { return answerOverdue(w, r, answerInstead) })
+			_ = Recover(h.logger, func() error { return answerOverdue(w, r, answerInstead) })
 		}
 	})
-	err := h.attempt(func() error { return next.ServeHTTP(answer, r.WithContext(ctx)) })
+	err := Recover(h.logger, func() error { return next.ServeHTTP(answer, r.WithContext(ctx)) })
 	timer.Stop()
 	if !taken.CompareAndSwap(false, true) {
 		<-answered
@@ -155,22 +155,6 @@ func answerOverdue(w http.ResponseWriter, r *http.Request, answerInstead func(er
 	}
 	answerInstead(context.DeadlineExceeded)
 	return http.NewResponseController(w).Flush()
-}
-
-// attempt calls serve. It returns a panic, for which the HTTP server would close the
-// connection, as an error.
-func (h *Handler) attempt(serve func() error) (err error) {
-	defer func() {
-		switch v := recover(); v {
-		case nil:
-		case http.ErrAbortHandler:
-			err = errors.New("the answer was cut off")
-		default: // the value may contain payload
-			h.logger.Error("handler panicked", zap.String("type", fmt.Sprintf("%T", v)), zap.Stack("stack"))
-			err = errors.New("a handler panicked")
-		}
-	}()
-	return serve()
 }
 
 func (h *Handler) logFallback(c *call, err error) {

@@ -25,7 +25,7 @@ func init() {
 	})
 	registerOption("deadline", option{
 		given:     func(r *Rule) bool { return r.Deadline != 0 },
-		unmarshal: func(r *Rule, d *caddyfile.Dispenser) error { return positiveDuration(d, &r.Deadline) },
+		unmarshal: func(r *Rule, d *caddyfile.Dispenser) error { return UnmarshalDuration(d, &r.Deadline) },
 	})
 	registerOption("fallback", option{
 		given:     func(r *Rule) bool { return r.Fallback != nil },

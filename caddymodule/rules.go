@@ -249,15 +249,20 @@ func (h *Handler) ruleOf(command string) (*Rule, error) {
 	return rule, nil
 }
 
-// provisionRules finds the rules for the known commands, and warns of questionable rules:
-// unknown commands, rules that never apply, and before-callbacks without a rule.
+// provisionRules finds the rules for the known commands.
 func (h *Handler) provisionRules() {
 	h.known = make(map[string]*Rule)
+	for _, command := range callback.Commands() {
+		h.known[command.Name] = h.ruleNaming(command.Name)
+	}
+}
+
+// warnOfRules warns of questionable rules: unknown commands, rules that never apply,
+// and before-callbacks without a rule.
+func (h *Handler) warnOfRules() {
 	var unruled []string
 	for _, command := range callback.Commands() {
-		rule := h.ruleNaming(command.Name)
-		h.known[command.Name] = rule
-		if rule == nil && command.Class == callback.Before {
+		if command.Class == callback.Before && h.known[command.Name] == nil {
 			unruled = append(unruled, command.Name)
 		}
 	}

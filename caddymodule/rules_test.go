@@ -23,6 +23,7 @@ func withRules(rules ...Rule) (*Handler, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.WarnLevel)
 	h := &Handler{Rules: rules, logger: zap.New(core)}
 	h.provisionRules()
+	h.warnOfRules()
 	return h, logs
 }
 

@@ -5,12 +5,12 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/timguard/timguard/caddymodule"
 	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
@@ -39,13 +39,7 @@ var (
 )
 
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{attemptsTotal, storeSeconds, stored} {
-		err := registry.Register(c)
-		if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !already {
-			return err
-		}
-	}
-	return nil
+	return caddymodule.RegisterCollectors(registry, attemptsTotal, storeSeconds, stored)
 }
 
 // otherLabel is the label of unknown commands and consumers, so that callers cannot create

@@ -82,6 +82,7 @@ type Service struct {
 	guards  map[string][]*caddymodule.Guard
 	ctx     caddy.Context
 	events  *caddyevents.App
+	queue   *eventQueue
 	grace   func() time.Duration
 	logger  *zap.Logger
 	failing *atomic.Bool // storing the last callback has failed
@@ -125,7 +126,7 @@ func (Service) CaddyModule() caddy.ModuleInfo {
 // Provision sets up the app. It does not open the store.
 func (s *Service) Provision(ctx caddy.Context) error {
 	s.ctx, s.logger = ctx, ctx.Logger()
-	s.failing = new(atomic.Bool)
+	s.failing, s.queue = new(atomic.Bool), new(eventQueue)
 	s.guards = make(map[string][]*caddymodule.Guard)
 	s.started, s.stopped, s.working = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s.grace = func() time.Duration { return gracePeriod(ctx, time.Duration(s.Timeout)) }
@@ -197,7 +198,7 @@ func (s *Service) Validate() error {
 // provisioned as several guards with the same name.
 func (s *Service) Register(g *caddymodule.Guard) error {
 	for _, other := range s.guards[g.Name] {
-		if other.Server == g.Server || other.Config != g.Config {
+		if other.Server == g.Server || other.ConfigHash != g.ConfigHash {
 			return fmt.Errorf("two tim_callback that store callbacks are named %q: give each a unique name, and do not change it later", g.Name)
 		}
 	}

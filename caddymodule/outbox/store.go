@@ -71,8 +71,6 @@ type Store struct {
 // type as a type parameter.
 type client interface {
 	InsertMany(context.Context, []river.InsertManyParams) ([]*rivertype.JobInsertResult, error)
-	JobCancel(context.Context, int64) (*rivertype.JobRow, error)
-	JobDelete(context.Context, int64) (*rivertype.JobRow, error)
 	Start(context.Context) error
 	Stop(context.Context) error
 	StopAndCancel(context.Context) error
