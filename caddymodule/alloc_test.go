@@ -21,7 +21,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// discarding is a ResponseWriter that makes nothing.
+// discarding is a ResponseWriter that discards everything.
 type discarding http.Header
 
 func (d discarding) Header() http.Header         { return http.Header(d) }
@@ -82,12 +82,3 @@ func TestWhatTheGuardAllocatesForARequest(t *testing.T) {
 		}
 	}
 }
-
-// storing stores nothing, or fails to.
-type storing struct{ err error }
-
-func (storing) Register(*Guard) error { return nil }
-
-func (s storing) Store(context.Context, *StoredCallback) error { return s.err }
-
-func (storing) StoreName() string { return "none" }

@@ -196,10 +196,14 @@ func (run *costRun) measure(b *testing.B, backend *costBackend) {
 	server := startProcess(b, config)
 	defer server.stop()
 	sums := make([]costSum, len(run.kinds))
+	defer func() {
+		for _, sum := range sums {
+			sum.clients.close()
+		}
+	}()
 	const connections = 4
 	for i, kind := range run.kinds {
 		sums[i] = costSum{server: server, backend: backend, kind: kind, clients: connect(b, addresses[i], connections), turn: costTurn}
-		defer sums[i].clients.close()
 		if kind.stores || len(run.payload.after.body) > 1000 {
 			sums[i].turn /= 4
 		}

@@ -28,8 +28,7 @@ func init() {
 	caddy.RegisterModule(bodyReader{})
 }
 
-// bodyReader is what a connection costs without a guard: it waits for the body
-// and keeps nothing of it.
+// bodyReader is the baseline without a guard: it reads the body and discards it.
 type bodyReader struct{}
 
 func (bodyReader) CaddyModule() caddy.ModuleInfo {
@@ -89,15 +88,11 @@ func (l memoryLoad) request() []byte {
 }
 
 // heldOf is what the guard holds of a body of which so many bytes have come: the
-// formula that BenchmarkMemory documents. Large blocks are whole pages of Go's.
-func heldOf(declared, received int) int {
-	room := min(declared, firstRead)
+// formula that BenchmarkMemory documents.
+func heldOf(received int) int {
+	room := firstRead
 	for room < received {
-		room = min(room*growth, declared, defaultMaxBody)
-	}
-	const page = 8 << 10
-	if room > page {
-		room = (room + page - 1) / page * page
+		room *= growth
 	}
 	return room
 }
@@ -262,9 +257,9 @@ func (l memoryLoad) check(tb testing.TB, bare, own memoryFigures) {
 	body := 0               // of a connection that rests after the answer
 	switch {
 	case l.sent > 0:
-		body = heldOf(l.declared, l.sent)
+		body = heldOf(l.sent)
 	case l.rounds > 0:
-		body = heldOf(l.declared, l.declared)
+		body = heldOf(l.declared)
 	}
 	if l.rounds == 0 {
 		bound := l.connections*(bare.perConnection(l)+body)*105/100 + little
@@ -300,15 +295,16 @@ func (l memoryLoad) check(tb testing.TB, bare, own memoryFigures) {
 //	connections × (what Caddy needs for one + the body held)
 //
 // where what Caddy needs is measured in the same run, on a site without a guard,
-// and the body held is
+// and the body held is, while it comes,
 //
-//	min(what the client declared, max(4 KiB, 16 × what it has sent), max_body)
+//	max(4 KiB, 16 × what the client has sent), rounded down to 4 KiB, 64 KiB or 1 MiB
 //
-// rounded up to whole pages of 8 KiB: a client has to send a sixteenth of what it
-// makes the guard reserve. As with everything written in Go, the heap may be two or
-// three times what lives before garbage is collected, which GOMEMLIMIT bounds.
-// Caddy closes a connection whose body has paused for a minute. All of it is back
-// afterwards.
+// and beyond 1 MiB, where max_body allows it, not more than the client has declared:
+// it has to send a sixteenth of what it makes the guard reserve. A body that is
+// forwarded is then held in memory of its own size, and the other serves the next
+// one. As with everything written in Go, the heap may be two or three times what
+// lives before garbage is collected, which GOMEMLIMIT bounds. Caddy closes a
+// connection whose body has paused for a minute. All of it is back afterwards.
 func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 		measureMemory(b, memoryLoads(b, 2000, 10000, 100, 5))
@@ -317,6 +313,6 @@ func BenchmarkMemory(b *testing.B) {
 }
 
 // The short form of BenchmarkMemory.
-func TestMemoryIsGivenBack(t *testing.T) {
+func TestMemoryIsFreed(t *testing.T) {
 	measureMemory(t, memoryLoads(t, 200, 1000, 20, 3))
 }

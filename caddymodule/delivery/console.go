@@ -58,9 +58,10 @@ func (Console) CaddyModule() caddy.ModuleInfo {
 
 // Provision sets up the handler.
 func (c *Console) Provision(ctx caddy.Context) error {
-	if c.Prefix = strings.TrimRight(c.Prefix, "/"); c.Prefix != "" && !strings.HasPrefix(c.Prefix, "/") {
-		return fmt.Errorf("prefix is %q: want a path that begins with /", c.Prefix)
+	if err := checkPrefix(c.Prefix); err != nil {
+		return err
 	}
+	c.Prefix = strings.TrimRight(c.Prefix, "/")
 	app, err := ctx.App("tim_delivery")
 	if err != nil {
 		return err
@@ -70,6 +71,15 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	// The store is not open before the configuration runs.
 	c.ui = sync.OnceValues(c.start)
+	return nil
+}
+
+// checkPrefix rejects invalid prefixes. Braces would be a wildcard in the pattern of a
+// [http.ServeMux].
+func checkPrefix(prefix string) error {
+	if prefix != "" && !strings.HasPrefix(prefix, "/") || strings.ContainsAny(prefix, "{}") {
+		return fmt.Errorf("prefix %q: want a path that begins with / and contains no braces", prefix)
+	}
 	return nil
 }
 
@@ -186,8 +196,8 @@ func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("tim_console takes only a prefix, but got %q as well", d.Val())
 	}
-	if c.Prefix != "" && !strings.HasPrefix(c.Prefix, "/") {
-		return d.Errf("tim_console: prefix %q: want a path that begins with /", c.Prefix)
+	if err := checkPrefix(c.Prefix); err != nil {
+		return d.Errf("tim_console: %v", err)
 	}
 	if d.NextBlock(0) {
 		return d.Errf("tim_console takes no block")

@@ -141,14 +141,15 @@ func (l *steady) send(prefix string, during time.Duration) (ids []string) {
 func (b *unsteady) wantWithin(t *testing.T, l *steady, ids []string, within time.Duration) {
 	t.Helper()
 	b.wantAll(t, 20*time.Second, ids)
-	late := 0
-	for _, took := range b.latencies(l, ids) {
-		if took > within {
-			late++
+	var late []string
+	for _, id := range ids {
+		if took := b.latencies(l, []string{id}); len(took) > 0 && took[0] > within {
+			late = append(late, l.sent[id].Format(time.TimeOnly)+" +"+took[0].Round(time.Millisecond).String())
 		}
 	}
-	if late > 0 {
-		t.Errorf("%d of %d arrived later than %s; the last after %s", late, len(ids), within, slices.Max(b.latencies(l, ids)))
+	slices.Sort(late)
+	if len(late) > 0 {
+		t.Errorf("%d of %d arrived later than %s, the first and the last of them %s and %s", len(late), len(ids), within, late[0], late[len(late)-1])
 	}
 }
 

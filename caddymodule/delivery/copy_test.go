@@ -280,7 +280,7 @@ func TestEndToEndCopyFollowsTheConfiguration(t *testing.T) {
 			t.Errorf("status %+v, want 1 unclaimed of archive", status)
 		}
 		eventually(t, 10*time.Second, "the gauge", func() bool { return s.metric(t, unclaimed) == 1 })
-		if output := s.cli(t, false, "status"); !strings.Contains(output, "1 wait for guard default and consumer archive") {
+		if output := s.cli(t, false, "status"); !strings.Contains(output, "1 await guard default and consumer archive") {
 			t.Errorf("the status is\n%s", output)
 		}
 

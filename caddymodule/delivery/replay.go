@@ -76,7 +76,7 @@ func (s *Service) serve(server *caddyhttp.Server, w http.ResponseWriter, r *http
 		switch v := recover(); v {
 		case nil:
 		case http.ErrAbortHandler:
-			err = errors.New("the answer broke off")
+			err = errors.New("the answer was cut off")
 		default: // the value may contain payload
 			s.logger.Error("handler panicked", zap.String("type", fmt.Sprintf("%T", v)), zap.Stack("stack"))
 			err = errors.New("a handler panicked")

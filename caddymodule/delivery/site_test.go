@@ -119,7 +119,7 @@ func TestEndToEndDeliveryIsRetriedUntilAccepted(t *testing.T) {
 		"nobody listens, said": {"reverse_proxy 127.0.0.1:1 # %s\nhandle_errors {\nrespond sorry\n}", accepts, "connect: connection refused"},
 		"no handler":           {"# %s", accepts, "no handler answered"},
 		"hangs":                {"reverse_proxy %s", hangs, "no answer within 500ms"},
-		"breaks off":           {"reverse_proxy %s", breaksOff, "the answer broke off"},
+		"breaks off":           {"reverse_proxy %s", breaksOff, "the answer was cut off"},
 		"204":                  {"reverse_proxy %s", answers(http.StatusNoContent, ""), ""},
 		"202 of a text":        {"reverse_proxy %s", answers(http.StatusAccepted, "queued"), ""},
 		"OK":                   {"reverse_proxy %s", answers(http.StatusOK, guardtest.OKJSON), ""},

@@ -5,8 +5,10 @@ package outbox_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,5 +65,41 @@ func TestRetriesThatComeDueTogetherHoldUpNobody(t *testing.T) {
 			}
 			return true
 		})
+	})
+}
+
+// A backend that is down is offered fewer attempts than its deliveries are due for,
+// and everything soon after it is up again.
+func TestABackendThatIsDownIsThrottled(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := mustOpen(t, configFor(t, driver))
+		const callbacks = 1000
+		var all []outbox.Callback
+		for i := range callbacks {
+			all = append(all, recall(fmt.Sprint("down-", i)))
+		}
+		for i := 0; i < callbacks; i += 500 {
+			if _, err := o.put(context.Background(), all[i:i+500]...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var attempts, delivered atomic.Int64
+		var well atomic.Bool
+		mustWork(t, o, func(context.Context, outbox.Attempt) error {
+			attempts.Add(1)
+			if !well.Load() {
+				return errors.New("down")
+			}
+			delivered.Add(1)
+			return nil
+		})
+		time.Sleep(5 * time.Second)
+		if n := attempts.Load(); n < 64 || n > 600 {
+			t.Errorf("%d attempts in 5s", n)
+		}
+		well.Store(true)
+		start := time.Now()
+		eventually(t, 30*time.Second, "all are delivered", func() bool { return delivered.Load() == callbacks })
+		t.Logf("%d attempts failed; all were delivered %s after the backend was up again", attempts.Load()-callbacks, time.Since(start))
 	})
 }

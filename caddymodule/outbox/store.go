@@ -43,14 +43,15 @@ type Database struct {
 	// Arguments is an SQL expression for a job's arguments as JSON, without the body.
 	Arguments string
 
-	// Errors is an expression for a job's errors, as JSON.
+	// Errors is an SQL expression for a job's errors as JSON.
 	Errors string
 
-	// Schedule is a statement that makes deliveries available that are due by its
-	// argument, a time in RFC 3339. Empty if River's own is good.
+	// Schedule is an SQL statement that makes deliveries available that are due at its
+	// argument, an RFC 3339 timestamp. It must be limited to some thousands, so that
+	// it does not delay Put noticeably.
 	Schedule string
 
-	// Close closes it.
+	// Close closes the database.
 	Close func()
 }
 
@@ -102,12 +103,7 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 			_, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil)
 			return err
 		},
-		newWorker: func(c *river.Config) (client, error) {
-			if d.Schedule == "" {
-				return river.NewClient(write, c)
-			}
-			return river.NewClient(scheduling[TTx]{write, d.Schedule}, c)
-		},
+		newWorker: func(c *river.Config) (client, error) { return river.NewClient(scheduling[TTx]{write, d.Schedule}, c) },
 		endpoints: func() uiendpoints.Bundle { return riverui.NewEndpoints(ui, nil) },
 	}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -70,6 +71,7 @@ type WorkConfig struct {
 type Workers struct {
 	outbox *Outbox
 	config WorkConfig
+	failed map[Queue]*atomic.Int64 // consecutive failed attempts of each queue
 
 	ctx    context.Context // of the attempts
 	cancel context.CancelFunc
@@ -90,7 +92,10 @@ func (o *Outbox) Work(config WorkConfig) (*Workers, error) {
 	if o.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	w := &Workers{outbox: o, config: config, done: make(chan struct{})}
+	w := &Workers{outbox: o, config: config, failed: make(map[Queue]*atomic.Int64), done: make(chan struct{})}
+	for queue := range config.Deliver {
+		w.failed[queue] = new(atomic.Int64)
+	}
 	w.ctx, w.cancel = context.WithCancel(o.ctx)
 	ctx, stop := context.WithCancel(w.ctx)
 	w.stop = stop
@@ -137,7 +142,7 @@ func (w *Workers) work(ctx context.Context) error {
 	}
 	select {
 	case <-client.Stopped():
-		return errors.New("River client has stopped")
+		return errors.New("the River client has stopped")
 	case <-ctx.Done():
 	}
 	// Running attempts may go on until Workers.Stop cancels their context, w.ctx.
@@ -197,9 +202,16 @@ type worker struct {
 // Work implements river.Worker.
 func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 	w := r.workers
+	queue := queueOf(job.Queue)
 	w.outbox.yield(ctx)
+	w.throttle(ctx, queue)
 	a := Attempt{Callback: job.Args, ID: job.ID, Attempt: job.Attempt}
-	err := w.attempt(ctx, queueOf(job.Queue), a)
+	err := w.attempt(ctx, queue, a)
+	if err != nil {
+		w.failed[queue].Add(1)
+	} else {
+		w.failed[queue].Store(0)
+	}
 	if err != nil && w.ctx.Err() != nil {
 		return river.JobSnooze(0) // canceled by Stop: due again, and not counted
 	}
@@ -219,6 +231,21 @@ func (w *Workers) attempt(ctx context.Context, queue Queue, a Attempt) (err erro
 		}
 	}()
 	return w.config.Deliver[queue](ctx, a)
+}
+
+// throttle delays an attempt for a quarter of a second after many consecutive ones of
+// its queue have failed. Each failure is several writes, and while one backend is down
+// they would delay the deliveries of the other queues and those who store. River
+// fetches no more of the queue while its workers wait; the first success ends it.
+func (w *Workers) throttle(ctx context.Context, queue Queue) {
+	const many, delay = 64, 250 * time.Millisecond
+	if w.failed[queue].Load() < many {
+		return
+	}
+	select {
+	case <-time.After(min(delay, w.config.Timeout/4)): // the timeout of the attempt is running
+	case <-ctx.Done():
+	}
 }
 
 // yield delays an attempt, by up to 100ms, while many callbacks are being stored in a

@@ -71,6 +71,9 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !d.AllArgs(&s.DSN) || s.DSN == "" {
 		return d.Errf("store postgres: want one connection string, such as {env.DATABASE_URL}")
 	}
+	if d.NextBlock(0) {
+		return d.Errf("store postgres takes no block")
+	}
 	return nil
 }
 
@@ -109,7 +112,9 @@ func Open(dsn string, logger *slog.Logger) (outbox.Store, error) {
 		Time:      "to_char(%s AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
 		Arguments: "args - 'body'",
 		Errors:    "to_json(errors)",
-		Close:     pool.Close,
+		Schedule: "UPDATE river_job SET state = 'available' WHERE id IN (SELECT id FROM river_job" +
+			" WHERE state IN ('retryable', 'scheduled') AND scheduled_at <= $1 ORDER BY scheduled_at, id LIMIT 5000 FOR UPDATE SKIP LOCKED)",
+		Close: pool.Close,
 	}, driver, driver, logger)
 	if err != nil {
 		pool.Close()

@@ -73,6 +73,9 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
 		return d.Errf("store sqlite: want at most one path, but got %q as well", d.Val())
 	}
+	if d.NextBlock(0) {
+		return d.Errf("store sqlite takes no block")
+	}
 	return nil
 }
 
@@ -84,7 +87,6 @@ var database = outbox.Database{
 	Time:       "strftime('%%Y-%%m-%%dT%%H:%%M:%%fZ', %s)",
 	Arguments:  "json_remove(args, '$.body')",
 	Errors:     "json(errors)",
-	// So many that those who store wait for a tenth of a second.
 	Schedule: "UPDATE river_job SET state = 'available' WHERE id IN (SELECT id FROM river_job" +
 		" WHERE state IN ('retryable', 'scheduled') AND scheduled_at <= datetime($1, 'subsec') ORDER BY scheduled_at, id LIMIT 5000)",
 }

@@ -5,6 +5,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -78,6 +79,15 @@ func TestABodyThatWasHandedOnStaysAsItIs(t *testing.T) {
 	}
 }
 
+// storing stores nothing, or fails to.
+type storing struct{ err error }
+
+func (storing) Register(*Guard) error { return nil }
+
+func (s storing) Store(context.Context, *StoredCallback) error { return s.err }
+
+func (storing) StoreName() string { return "none" }
+
 func TestWhatAHandlerWritesTooLateIsInNoAnswer(t *testing.T) {
 	t.Parallel()
 	h := provisioned(t, &Handler{
@@ -105,12 +115,22 @@ func TestWhatAHandlerWritesTooLateIsInNoAnswer(t *testing.T) {
 
 func TestRoomIsMadeAsABodyComes(t *testing.T) {
 	t.Parallel()
-	for have, want := range map[int]int{
-		0: 4 << 10, 1: 4 << 10, 4<<10 - 1: 4 << 10,
-		4 << 10: 64 << 10, 64 << 10: 1 << 20, 1<<20 - 1: 1 << 20, 1 << 20: 16 << 20,
+	for _, tt := range []struct {
+		have   int
+		wanted int64
+		want   int
+	}{
+		{0, 1, 4 << 10},
+		{1, 1 << 30, 4 << 10},
+		{4<<10 - 1, 1 << 30, 4 << 10},
+		{4 << 10, 1 << 30, 64 << 10},
+		{64 << 10, 1 << 30, 1 << 20},
+		{1<<20 - 1, 1 << 30, 1 << 20},
+		{1 << 20, 1 << 30, 16 << 20},
+		{1 << 20, 1<<20 + 1, 1<<20 + 1},
 	} {
-		if got := len(takeRoom(have).bytes); got != want {
-			t.Errorf("room of %d bytes for more than %d, want %d", got, have, want)
+		if got := len(takeBuffer(tt.have, tt.wanted).bytes); got != tt.want {
+			t.Errorf("room of %d bytes for more than %d of %d, want %d", got, tt.have, tt.wanted, tt.want)
 		}
 	}
 }
