@@ -19,9 +19,9 @@ func init() {
 
 var okAnswer = callback.OK().JSON()
 
-// copyAndAck answers OK once the callback is stored for the rule's consumers. If it
-// cannot be, it is refused: nothing else stands behind the OK, and Tencent offers it
-// again if retries are switched on.
+// copyAndAck stores the callback for the rule's consumers and answers OK. If storing
+// fails, it refuses the callback instead, so that Tencent repeats it if retries are
+// enabled in the console.
 func (h *Handler) copyAndAck(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
 	if h.copy(r, c) == nil {
 		return h.ack(w, r, next, c)

@@ -12,26 +12,26 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// action is something that a rule can say is done with a callback. Each has a file
-// of its own, which registers it.
+// action is what a rule does with callbacks. Each action has its own file, which
+// registers it.
 type action struct {
-	// options are the names of those that a rule with this action may have.
+	// options are the names of the options that a rule with this action may have.
 	options []string
 
-	// unmarshalArgs reads what stands behind the action in a Caddyfile. Nil if nothing
-	// may.
+	// unmarshalArgs parses the arguments after the action in a Caddyfile. It is nil if
+	// there are none.
 	unmarshalArgs func(r *Rule, d *caddyfile.Dispenser, args []string) error
 
-	// check rejects a rule that makes no sense, given the rules before it. May be nil.
+	// check rejects an invalid rule. earlier are the rules before it. It may be nil.
 	check func(r Rule, earlier []Rule) error
 
-	// forwards says that the next handlers get the callback, as a rule.
+	// forwards is whether the action normally invokes the next handler.
 	forwards bool
 
-	// serve does it.
+	// serve performs the action.
 	serve func(h *Handler, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error
 
-	// internal says that no rule can name it.
+	// internal is whether rules cannot use the action.
 	internal bool
 }
 
@@ -39,7 +39,7 @@ var actions = make(map[string]action)
 
 func registerAction(name string, a action) { actions[name] = a }
 
-// actionNames are those that a rule can name.
+// actionNames returns the names of the actions that rules can use.
 func actionNames() []string {
 	names := slices.Sorted(maps.Keys(actions))
 	return slices.DeleteFunc(names, func(name string) bool { return actions[name].internal })

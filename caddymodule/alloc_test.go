@@ -21,7 +21,7 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// discarding is a ResponseWriter that makes nothing.
+// discarding is a ResponseWriter that discards everything.
 type discarding http.Header
 
 func (d discarding) Header() http.Header         { return http.Header(d) }

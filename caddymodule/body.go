@@ -17,22 +17,22 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// body is what the guard has read of a request's body.
+// body is the part of a request's body that the guard has read.
 type body struct {
 	bytes []byte
-	whole bool // bytes is all there is
+	whole bool // bytes is the complete body
 	err   error
-	took  time.Duration // to arrive
+	took  time.Duration // the time to read it
 
-	room   *room    // that bytes is in; nil if it is in memory of its own
-	reader inMemory // of bytes, for the handlers that follow
+	buffer *buffer  // the pooled memory of bytes; nil if it is not pooled
+	reader inMemory // reads bytes, for the next handlers
 }
 
-// longestBlank is the longest body that the console's URL check can have: two
-// braces and some white space.
-const longestBlank = 16
+// maxBlank is the maximum length of the body of the console's URL check: two braces
+// and some white space.
+const maxBlank = 16
 
-// read reads the whole body, of at most limit bytes.
+// read reads the complete body, which must not be longer than limit.
 func (b *body) read(r *http.Request, limit int64) error {
 	if !isIdentity(r.Header["Content-Encoding"]) {
 		return &callback.Rejection{Reason: callback.ReasonEncoding, Detail: "want a body without Content-Encoding"}
@@ -49,7 +49,7 @@ func (b *body) read(r *http.Request, limit int64) error {
 	return nil
 }
 
-// readUpTo reads until the body ends or is longer than limit.
+// readUpTo reads until the end of the body, or until it is longer than limit.
 func (b *body) readUpTo(r *http.Request, limit int64) error {
 	if r.Body == nil {
 		b.whole = true
@@ -65,7 +65,7 @@ func (b *body) readUpTo(r *http.Request, limit int64) error {
 	return nil
 }
 
-// readFrom reads what was declared, or until the end or one byte over limit.
+// readFrom reads at most one byte more than limit, or the declared length.
 func (b *body) readFrom(r *http.Request, limit int64) error {
 	want := limit + 1
 	if r.ContentLength >= 0 {
@@ -88,54 +88,54 @@ func (b *body) readFrom(r *http.Request, limit int64) error {
 	return nil
 }
 
-// grow moves what has come of the wanted bytes to a larger room.
+// grow moves the body, of which want bytes are to be read, to a larger buffer.
 func (b *body) grow(want int64) {
-	smaller := b.room
-	b.room = takeRoom(len(b.bytes), want)
-	b.bytes = append(b.room.bytes[:0], b.bytes...)
+	smaller := b.buffer
+	b.buffer = takeBuffer(len(b.bytes), want)
+	b.bytes = append(b.buffer.bytes[:0], b.bytes...)
 	smaller.free()
 }
 
-// keep moves the body to memory of its own, which those who get it may read for as
-// long as they want: a proxy may still send it when its backend has answered.
+// keep copies the body to memory that is not pooled, so that the next handlers can read
+// it for any time: a proxy may still be sending it after its backend has answered.
 func (b *body) keep() {
 	b.bytes = bytes.Clone(b.bytes)
-	b.room.free()
-	b.room = nil
+	b.buffer.free()
+	b.buffer = nil
 }
 
-// release ends the use of the body's room, if it was not kept or restored.
+// release returns the buffer to its pool, unless the body was kept or restored.
 func (b *body) release() {
-	if b.room != nil {
+	if b.buffer != nil {
 		b.bytes = nil
-		b.room.free()
-		b.room = nil
+		b.buffer.free()
+		b.buffer = nil
 	}
 }
 
-// isBlank reports whether the body is empty or {}, white space aside. Of a body that
-// was not read yet it reads no more than it takes to know.
+// isBlank reports whether the body is empty or {}, apart from white space. If the body
+// has not been read yet, it reads only as much as needed.
 func (b *body) isBlank(r *http.Request) bool {
-	if !b.touched() && r.ContentLength <= longestBlank && isIdentity(r.Header["Content-Encoding"]) {
-		_ = b.readUpTo(r, longestBlank) // a body that cannot be read is not blank
+	if !b.touched() && r.ContentLength <= maxBlank && isIdentity(r.Header["Content-Encoding"]) {
+		_ = b.readUpTo(r, maxBlank) // a body that cannot be read is not blank
 	}
 	text := bytes.TrimSpace(b.bytes)
 	inside, braces := bytes.CutPrefix(text, []byte("{"))
 	return b.whole && (len(text) == 0 || braces && string(bytes.TrimSpace(inside)) == "}")
 }
 
-// touched reports whether any of the body was asked for.
+// touched reports whether reading the body has begun.
 func (b *body) touched() bool { return b.whole || b.err != nil || b.bytes != nil }
 
-// restore gives the request a body like the one that was read, for handlers that
-// get the request. Of one that is in memory it also sets the length: otherwise the
-// proxy behind would send it chunked, wait for a 100 Continue that already came, or
-// could not send it again over a fresh connection.
+// restore restores the request's body for the next handlers. If it was read completely,
+// restore also sets the length, removes Expect and sets GetBody. Otherwise, a proxy
+// would send it chunked, wait for a second 100 Continue, or be unable to retry over a
+// new connection.
 func (b *body) restore(r *http.Request) {
 	if r.Body == nil || !b.touched() {
 		return
 	}
-	b.room = nil // nobody knows how long the handlers read in it
+	b.buffer = nil // not reusable: handlers may read it for any time
 	if !b.whole {
 		r.Body = rest{io.MultiReader(bytes.NewReader(b.bytes), &failing{r.Body, b.err}), r.Body}
 		return
@@ -145,30 +145,30 @@ func (b *body) restore(r *http.Request) {
 	r.GetBody = b.again
 	r.ContentLength = int64(len(b.bytes))
 	r.TransferEncoding = nil
-	r.Header["Content-Length"] = []string{strconv.Itoa(len(b.bytes))} // HTTP/2 may bring several
+	r.Header["Content-Length"] = []string{strconv.Itoa(len(b.bytes))} // HTTP/2 allows several
 	delete(r.Header, "Expect")
 }
 
-// again is a [http.Request.GetBody].
+// again implements GetBody of [http.Request].
 func (b *body) again() (io.ReadCloser, error) {
 	again := new(inMemory)
 	again.Reset(b.bytes)
 	return again, nil
 }
 
-// inMemory is a body that needs no closing.
+// inMemory is a body in memory.
 type inMemory struct{ bytes.Reader }
 
-// Close does nothing.
+// Close implements [io.Closer].
 func (*inMemory) Close() error { return nil }
 
-// rest is a body of which a part was read.
+// rest is a body that was read partially.
 type rest struct {
 	io.Reader
 	io.Closer
 }
 
-// failing repeats the error that ended an earlier read.
+// failing is a reader that repeats the error of an earlier read, if any.
 type failing struct {
 	io.Reader
 	err error
@@ -187,13 +187,13 @@ func tooLarge(limit int64) error {
 	}
 }
 
-// unreadable explains an error of reading. The size may also have been limited
-// by a request_body directive before this one.
+// unreadable converts an error of reading to a Rejection. The size may have been limited
+// by a request_body directive before this handler.
 func unreadable(err error) error {
 	if limit, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return tooLarge(limit.Limit)
 	}
-	detail := "the body ended before it was whole"
+	detail := "the body is incomplete"
 	if isTimeout(err) {
 		detail = "the body did not arrive in time"
 	}

@@ -15,13 +15,13 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// unsigned stands in place of an app's tokens.
+// unsigned is the keyword for apps without tokens.
 const unsigned = "unsigned"
 
 func init() {
 	httpcaddyfile.RegisterHandlerDirective("tim_callback", parseCaddyfile)
 
-	// It must see the URL as Tencent sent it, so it stands before every rewrite.
+	// The handler must see the original URL, so it comes before all rewrites.
 	httpcaddyfile.RegisterDirectiveOrder("tim_callback", httpcaddyfile.After, "request_body")
 }
 
@@ -61,7 +61,7 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume directive name
 	for _, id := range d.RemainingArgs() {
-		if !appIDFormat.MatchString(id) && !isPlaceholder(id) { // the word may be a token
+		if !appIDFormat.MatchString(id) && !isPlaceholder(id) { // not quoted in the error, because it may be a token
 			return d.Errf("tim_callback: want SDKAppIDs, in decimal; tokens go into its block, app <sdk_app_id> <token>...")
 		}
 		if err := h.addApp(d, App{SdkAppID: AppID(id), Unsigned: true}); err != nil {
@@ -90,12 +90,12 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 	case "rejections":
 		return oneOf(d, &h.Rejections, rejectionsAnswer, rejectionsHandleErrors)
 	case "window":
-		return positiveDuration(d, &h.Window)
+		return UnmarshalDuration(d, &h.Window)
 	case "max_body":
 		return h.unmarshalMaxBody(d)
 	case "strip_auth":
 		if d.NextArg() {
-			return d.Errf("strip_auth takes no argument, but %q stands after it", d.Val())
+			return d.Errf("strip_auth takes no arguments, but got %q", d.Val())
 		}
 		h.StripAuth = true
 		return nil
@@ -110,16 +110,16 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 		}
 		return nil
 	case "token", "tokens":
-		return d.Errf("tokens stand after their app: app <sdk_app_id> <token>...")
+		return d.Errf("tokens must follow their app: app <sdk_app_id> <token>...")
 	default:
 		if options[name].unmarshal != nil {
-			return d.Errf("%s belongs into the block of a rule: on <command>... %s { %s … }", name, strings.Join(actionsTaking(name), "|"), name)
+			return d.Errf("%s belongs in the block of a rule: on <command>... %s { %s … }", name, strings.Join(actionsTaking(name), "|"), name)
 		}
 		return d.Errf("unrecognized subdirective %q: want app, on, mode, window, max_body, strip_auth, console_check, rejections or name", name)
 	}
 }
 
-// unmarshalApp reads an app with its tokens, or the word unsigned.
+// unmarshalApp parses an app with its tokens, or with the keyword unsigned.
 func (h *Handler) unmarshalApp(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	switch {
@@ -128,7 +128,7 @@ func (h *Handler) unmarshalApp(d *caddyfile.Dispenser) error {
 	case len(args) == 2 && args[1] == unsigned:
 		return h.addApp(d, App{SdkAppID: AppID(args[0]), Unsigned: true})
 	case slices.Contains(args[1:], unsigned):
-		return d.Errf("app %s: unsigned stands in place of all tokens", args[0])
+		return d.Errf("app %s: unsigned cannot be combined with tokens", args[0])
 	}
 	return h.addApp(d, App{SdkAppID: AppID(args[0]), Tokens: args[1:]})
 }
@@ -145,7 +145,7 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 	args := d.RemainingArgs()
 	i := slices.IndexFunc(args, func(arg string) bool { return slices.Contains(actionNames(), arg) })
 	if i < 0 {
-		return d.Errf("on: want <command>... and then one of %v; %q has none of them", actionNames(), strings.Join(args, " "))
+		return d.Errf("on: want <command>... and then one of %v, but got %q", actionNames(), strings.Join(args, " "))
 	}
 	rule := Rule{Commands: args[:i], Action: args[i]}
 	action := actions[rule.Action]
@@ -154,7 +154,7 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 			return err
 		}
 	} else if len(rest) > 0 {
-		return d.Errf("on … %s: takes no argument, but %q stands after it", rule.Action, rest[0])
+		return d.Errf("on … %s takes no arguments, but got %q", rule.Action, rest[0])
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		if err := rule.unmarshalOption(d); err != nil {
@@ -168,8 +168,8 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// positiveDuration reads the one argument.
-func positiveDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
+// UnmarshalDuration parses the only argument, a positive duration.
+func UnmarshalDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
 	name := d.Val()
 	var text string
 	if !d.AllArgs(&text) {
@@ -183,7 +183,7 @@ func positiveDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
 	return nil
 }
 
-// oneOf reads the one argument, which must be one of the words.
+// oneOf parses the only argument, which must be one of the words.
 func oneOf(d *caddyfile.Dispenser, value *string, words ...string) error {
 	name := d.Val()
 	if !d.AllArgs(value) || !slices.Contains(words, *value) {

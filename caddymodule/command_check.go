@@ -125,7 +125,7 @@ func (c *checker) check(result checkResult, body []byte, firstLine int) error {
 			Column: len(before) - bytes.LastIndexByte(before, '\n'),
 		})
 	}
-	suggestion := callback.Slip(result.Command)
+	suggestion := callback.Suggest(result.Command)
 	if len(result.Faults) == 0 && result.Command == "" {
 		return errors.New("the payload has no CallbackCommand: give that of the query with --command")
 	}

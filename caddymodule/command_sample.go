@@ -29,7 +29,7 @@ func checkKnown(command string) error {
 	if _, known := callback.Lookup(command); known {
 		return nil
 	}
-	if suggestion := callback.Slip(command); suggestion != "" {
+	if suggestion := callback.Suggest(command); suggestion != "" {
 		return fmt.Errorf("%s is not a known command: did you mean %s?", command, suggestion)
 	}
 	return fmt.Errorf("%s is not a known command: list them with tim-callback commands", command)

@@ -21,7 +21,7 @@ func init() {
 	})
 }
 
-// unmarshalCopy reads consumers, which are added to those of the lines before.
+// unmarshalCopy parses consumers, which are added to those of earlier lines.
 func (r *Rule) unmarshalCopy(d *caddyfile.Dispenser) error {
 	consumers := d.RemainingArgs()
 	if len(consumers) == 0 {
@@ -43,7 +43,7 @@ func (r Rule) checkCopy(earlier []Rule) error {
 	return r.checkAfterOnly(earlier, "copy")
 }
 
-// consumers are those of all rules, each once.
+// consumers returns the consumers of all rules, without duplicates.
 func (h *Handler) consumers() []string {
 	var consumers []string
 	for _, rule := range h.Rules {
@@ -53,8 +53,8 @@ func (h *Handler) consumers() []string {
 	return slices.Compact(consumers)
 }
 
-// copy stores the callback for the rule's consumers, if it has any. An error is
-// logged and counted.
+// copy stores the callback for the rule's consumers, if there are any. It logs and counts
+// errors.
 func (h *Handler) copy(r *http.Request, c *call) error {
 	if len(c.rule.Copy) == 0 {
 		return nil
@@ -62,7 +62,7 @@ func (h *Handler) copy(r *http.Request, c *call) error {
 	err := h.storeFor(r, c, false, c.rule.Copy)
 	if err != nil {
 		countCopyFailure(c)
-		h.logger.Error("storing a callback for its consumers failed: they do not get it",
+		h.logger.Error("storing callback for consumers failed",
 			zap.String("guard", h.Name), zap.String("command", c.value("command")),
 			zap.Strings("consumers", c.rule.Copy), zap.Error(err))
 	}

@@ -24,10 +24,10 @@ func TestCopyIsChecked(t *testing.T) {
 		`{"commands":["after"],"action":"ack","copy":["archive","archive"]}`:                                         "copy names archive twice",
 		`{"commands":["after"],"action":"ack","copy":["an archive"]}`:                                                `copy: name "an archive"`,
 		`{"commands":["after"],"action":"ack","copy":["` + strings.Repeat("a", 65) + `"]}`:                           "copy: name",
-		`{"commands":["*"],"action":"ack","copy":["archive"]}`:                                                       "copy stores callbacks, but Group.CallbackBeforeCreateGroup asks for an answer now",
-		`{"commands":["New.CallbackBeforeSomething"],"action":"forward","copy":["archive"]}`:                         "copy stores callbacks, but New.CallbackBeforeSomething asks",
-		`{"commands":["before"],"action":"forward","fallback":{"verdict":"allow"},"copy":["archive"]}`:               "copy stores callbacks",
-		`{"commands":["after"],"action":"forward","deadline":1000000000,"copy":["archive"]}`:                         "deadline says when",
+		`{"commands":["*"],"action":"ack","copy":["archive"]}`:                                                       "copy is only for after-callbacks, but Group.CallbackBeforeCreateGroup is a before-callback",
+		`{"commands":["New.CallbackBeforeSomething"],"action":"forward","copy":["archive"]}`:                         "copy is only for after-callbacks, but New.CallbackBeforeSomething is a before-callback",
+		`{"commands":["before"],"action":"forward","fallback":{"verdict":"allow"},"copy":["archive"]}`:               "copy is only for after-callbacks",
+		`{"commands":["after"],"action":"forward","deadline":1000000000,"copy":["archive"]}`:                         "deadline has no effect without a fallback",
 		`{"commands":["after"],"action":"forward","fallback":{"verdict":"deliver"},"copy":["archive","two  words"]}`: "copy: name",
 	} {
 		h := new(Handler)

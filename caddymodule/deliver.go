@@ -26,21 +26,20 @@ func init() {
 	})
 }
 
-// storeWithin is how long a caller waits for the store, before the callback is
-// forwarded at once while Tencent still waits.
-const storeWithin = time.Second
+// storeTimeout limits storing a callback, so that there is time to forward it instead
+// before Tencent times out.
+const storeTimeout = time.Second
 
-// The headers of a delivery tell the backend that the callback was stored, how
-// often it has been offered, and to whom.
+// Headers of deliveries, with the number of the attempt and the consumer.
 const (
 	attemptHeader  = "Tim-Delivery-Attempt"
 	consumerHeader = "Tim-Delivery-Consumer"
 )
 
-// deliver stores the callback and answers OK. If it cannot be stored, it is
-// forwarded at once, and if that fails too, refused: there is no OK that nothing
-// stands behind. What was stored and comes back as a delivery is passed on, whichever
-// action stored it.
+// deliver stores the callback and answers OK. If storing fails, it forwards the callback
+// immediately, and if that fails too, it refuses it: OK is only answered for callbacks
+// that were stored or accepted by the backend. Deliveries, whichever action stored them,
+// are passed on to the next handler.
 func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
 	if c.attempt != nil {
 		return h.passOn(w, r, next, c)
@@ -52,7 +51,7 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, next caddyhttp
 	if len(c.rule.Copy) > 0 {
 		countCopyFailure(c)
 	}
-	h.logger.Error("storing a callback failed: forwarding it at once",
+	h.logger.Error("storing callback failed; forwarding it",
 		zap.String("guard", h.Name), zap.String("command", c.value("command")),
 		zap.Strings("consumers", c.rule.Copy), zap.Error(err))
 	h.prepare(r, c)
@@ -60,8 +59,8 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return nil
 }
 
-// store puts the callback on stable storage for the backend and, unless they have
-// it, for the rule's consumers.
+// store stores the callback for the backend and, unless that has been done, for the
+// rule's consumers.
 func (h *Handler) store(r *http.Request, c *call) error {
 	if c.copied {
 		return h.storeFor(r, c, true, nil)
@@ -69,11 +68,11 @@ func (h *Handler) store(r *http.Request, c *call) error {
 	return h.storeFor(r, c, true, c.rule.Copy)
 }
 
-// storeFor puts the callback on stable storage for the guard's own backend, if it
-// is asked to, and for the consumers.
+// storeFor stores the callback for the consumers and, if own is true, for the guard's own
+// backend.
 func (h *Handler) storeFor(r *http.Request, c *call, own bool, consumers []string) error {
-	// The caller may have gone; its callback must not go with it.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeWithin)
+	// The callback must not be lost if the caller disconnects.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeTimeout)
 	defer cancel()
 	header := c.header
 	if header == nil {
@@ -86,16 +85,16 @@ func (h *Handler) storeFor(r *http.Request, c *call, own bool, consumers []strin
 	})
 }
 
-// unavailable refuses a callback that could neither be stored nor delivered, so
-// that Tencent offers it again if retries are switched on.
+// unavailable refuses a callback that could neither be stored nor forwarded, so that
+// Tencent repeats it if retries are enabled in the console.
 func (h *Handler) unavailable(w http.ResponseWriter, c *call, err error) {
-	h.logger.Error("a callback could neither be stored nor forwarded: it is lost unless Tencent repeats it",
+	h.logger.Error("callback could neither be stored nor forwarded; lost unless Tencent repeats it",
 		zap.String("guard", h.Name), zap.String("command", c.value("command")), zap.Error(causeOf(err)))
 	c.answer(w, http.StatusServiceUnavailable, callback.Fail("the callback could neither be stored nor delivered").JSON())
 }
 
-// passOn hands a delivery to the next handler as the callback would have been, and
-// notes that it did, and what came of it.
+// passOn invokes the next handler with a delivery, like forward with a callback, and
+// records that and the error in the attempt.
 func (h *Handler) passOn(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
 	h.prepare(r, c)
 	r.Header.Set(attemptHeader, strconv.Itoa(c.attempt.Number))

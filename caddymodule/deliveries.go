@@ -5,6 +5,7 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,15 +21,15 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// Deliveries is what a guard needs of the app tim_delivery. Another package
-// provides it, so that a Caddy with nothing but this one links no database.
+// Deliveries is the interface of the app tim_delivery. The app is in another package, so
+// that a Caddy with only this package does not link a database.
 type Deliveries interface {
-	// Register announces a guard that may store callbacks, when it is provisioned. It
-	// returns an error if the guard cannot be told from one that was registered.
+	// Register registers a guard that may store callbacks. It is called by Provision.
+	// It returns an error if another guard has the same name.
 	Register(g *Guard) error
 
-	// Store returns once the callback is on stable storage: in one commit for the
-	// guard's own backend, if it is asked to, and for each of the consumers.
+	// Store stores the callback durably before it returns, in one commit for all of
+	// the guard's own backend, if requested, and the consumers.
 	Store(ctx context.Context, c *StoredCallback) error
 
 	// StoreName returns the name of the store's module.
@@ -37,29 +38,29 @@ type Deliveries interface {
 
 // Guard is a tim_callback handler that may store callbacks.
 type Guard struct {
-	// Name identifies it in what is stored.
+	// Name is the name of the guard in stored callbacks.
 	Name string
 
-	// Config is its whole configuration as JSON. One directive of a site with several
-	// listeners is several handlers, which are alike.
-	Config string
+	// ConfigHash is the SHA-256 of its configuration in JSON. One directive of a site
+	// with several listeners is several handlers, whose configurations are equal.
+	ConfigHash [sha256.Size]byte
 
-	// Server is the one that it is part of. Deliveries enter it again.
+	// Server is the HTTP server of the guard, through which deliveries are replayed.
 	Server *caddyhttp.Server
 
-	// Consumers are those that it copies callbacks to.
+	// Consumers are the names of the consumers that get copies of callbacks.
 	Consumers []string
 
 	handler *Handler
 }
 
-// Sign returns the parameters of a query, in their raw form, that sign a callback
-// of the app now; empty if the app has no token. It returns an error if the guard
-// does not have the app.
+// Sign returns raw query parameters with a new RequestTime and Sign for a callback of the
+// app, or "" if the callback was not signed or the app has no token. It returns an error
+// if the guard does not have the app.
 func (g *Guard) Sign(sdkAppID string, signed bool) (auth string, err error) {
 	app := g.handler.apps[sdkAppID]
 	if app == nil {
-		return "", fmt.Errorf("app %s is not in this guard's configuration any more", sdkAppID)
+		return "", fmt.Errorf("app %s is no longer configured in this guard", sdkAppID)
 	}
 	if !signed || len(app.secrets) == 0 {
 		return "", nil
@@ -68,25 +69,27 @@ func (g *Guard) Sign(sdkAppID string, signed bool) (auth string, err error) {
 	return url.Values{"RequestTime": {requestTime}, "Sign": {callback.Sign(app.secrets[0], requestTime)}}.Encode(), nil
 }
 
-// StoredCallback is a judged callback that is to be stored.
+// StoredCallback is a verified callback to be stored.
 type StoredCallback struct {
 	Guard    string
 	Request  *http.Request
-	Header   http.Header // of the request, as it came
-	Body     []byte      // not to be kept: Store copies it
+	Header   http.Header // the original header of the request
+	Body     []byte      // Store must copy it
 	SdkAppID string
 	Event    callback.Event
 	Signed   bool
 	Received time.Time
 
-	// Own is whether it is for the guard's own backend, besides the consumers.
-	Own       bool
+	// Own is whether to store the callback for the guard's own backend.
+	Own bool
+
+	// Consumers are the consumers to store the callback for.
 	Consumers []string
 }
 
-// Attempt is one attempt at delivering a stored callback. The request of the
-// attempt has it in its context: only the guard that stored the callback lets it
-// through without judging it again.
+// Attempt is an attempt to deliver a stored callback. It is in the context of the
+// attempt's request. Only the guard that stored the callback lets the request through
+// without verifying it again.
 type Attempt struct {
 	Guard    string
 	Consumer string
@@ -95,26 +98,24 @@ type Attempt struct {
 	Body     []byte
 	Signed   bool
 
-	// Passed is set by the guard when it lets the attempt through. One that ends
-	// without it did not reach the backend that it is for.
+	// Passed is set by the guard when it invokes the next handler. If it is not set
+	// after the attempt, the request has not reached the right backend.
 	Passed bool
 
-	// Err is what the handlers after the guard returned.
+	// Err is the error of the next handler.
 	Err error
 }
 
 const attemptCtxKey caddy.CtxKey = "tim_callback_attempt"
 
-// WithAttempt returns a context for the request of an attempt.
+// WithAttempt returns a context with the attempt, for its request.
 func WithAttempt(ctx context.Context, a *Attempt) context.Context {
 	return context.WithValue(ctx, attemptCtxKey, a)
 }
 
-// attemptOf returns the attempt that the request makes through this guard, nil if
-// it makes none.
+// attemptOf returns the attempt if the request is a delivery of this guard, or else nil.
 func (h *Handler) attemptOf(r *http.Request) *Attempt {
-	// A whole context takes long to look through for what is not there.
-	if h.deliveries == nil {
+	if h.deliveries == nil { // avoids searching the context
 		return nil
 	}
 	a, _ := r.Context().Value(attemptCtxKey).(*Attempt)
@@ -124,7 +125,8 @@ func (h *Handler) attemptOf(r *http.Request) *Attempt {
 	return a
 }
 
-// provisionDeliveries joins the guard to the app tim_delivery if it stores callbacks.
+// provisionDeliveries registers the guard with the app tim_delivery if it stores
+// callbacks.
 func (h *Handler) provisionDeliveries(ctx caddy.Context) error {
 	if !slices.ContainsFunc(h.Rules, Rule.stores) {
 		return nil
@@ -139,10 +141,10 @@ func (h *Handler) provisionDeliveries(ctx caddy.Context) error {
 	}
 	deliveries, ok := app.(Deliveries)
 	if !ok {
-		return fmt.Errorf("the app tim_delivery is a %T, which stores no callbacks", app)
+		return fmt.Errorf("the app tim_delivery is a %T, which does not implement caddymodule.Deliveries", app)
 	}
 	if h.server == nil {
-		return errors.New("deliver, fallback deliver and copy work only in a site, whose server they deliver through")
+		return errors.New("deliver, fallback deliver and copy require an HTTP server, through which callbacks are delivered")
 	}
 	config, err := json.Marshal(h)
 	if err != nil {
@@ -150,6 +152,6 @@ func (h *Handler) provisionDeliveries(ctx caddy.Context) error {
 	}
 	h.deliveries = deliveries
 	return deliveries.Register(&Guard{
-		Name: h.Name, Config: string(config), Server: h.server, Consumers: h.consumers(), handler: h,
+		Name: h.Name, ConfigHash: sha256.Sum256(config), Server: h.server, Consumers: h.consumers(), handler: h,
 	})
 }

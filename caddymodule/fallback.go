@@ -19,11 +19,11 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// Fallback is what is answered in place of a backend that did not give a valid
-// answer, which is HTTP 200 with a JSON object.
+// Fallback is the answer if the backend does not give a valid one, which is HTTP 200 with
+// a JSON object.
 type Fallback struct {
-	// For before-callbacks `allow` or `forbid`; for after-callbacks `deliver`, which
-	// stores the callback and delivers it in the background.
+	// The verdict: `allow` or `forbid` for before-callbacks; `deliver` for
+	// after-callbacks, which stores the callback and delivers it in the background.
 	Verdict string `json:"verdict,omitempty"`
 
 	// The ErrorCode of `forbid`, as in a rule.
@@ -37,11 +37,11 @@ const (
 	verdictNone   = "none"
 	verdictAllow  = "allow"
 	verdictForbid = "forbid"
-	// verdictDeliver is for after-callbacks, which have no verdict: it is stored.
+	// verdictDeliver stores after-callbacks, which have no actual verdict.
 	verdictDeliver = "deliver"
 )
 
-// verdicts are what can be written, in the order of the documentation.
+// verdicts are the valid verdicts, in the order of the documentation.
 var verdicts = []string{verdictNone, verdictAllow, verdictForbid, verdictDeliver}
 
 func (r *Rule) unmarshalFallback(d *caddyfile.Dispenser) error {
@@ -53,7 +53,7 @@ func (r *Rule) unmarshalFallback(d *caddyfile.Dispenser) error {
 		r.Fallback = &Fallback{Verdict: verdictForbid}
 		return codeAndInfo(d, "fallback forbid", args[1:], &r.Fallback.Code, &r.Fallback.Info)
 	case len(args) > 1:
-		return d.Errf("fallback %s takes no argument, but %q stands after it", args[0], args[1])
+		return d.Errf("fallback %s takes no arguments, but got %q", args[0], args[1])
 	case args[0] == verdictNone:
 		r.Fallback = nil
 	default:
@@ -62,14 +62,14 @@ func (r *Rule) unmarshalFallback(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// checkFallback rejects a rule whose fallback makes no sense for its commands.
+// checkFallback rejects an invalid fallback or deadline.
 func (r Rule) checkFallback(earlier []Rule) error {
 	f := r.Fallback
 	switch {
 	case r.Deadline < 0:
 		return errors.New("deadline must be positive")
 	case r.Deadline != 0 && f == nil:
-		return errors.New("deadline says when the fallback is answered: write fallback allow, forbid or deliver as well")
+		return errors.New("deadline has no effect without a fallback: write fallback allow, forbid or deliver as well")
 	case f == nil:
 		return nil
 	case f.Verdict == verdictForbid:
@@ -86,12 +86,13 @@ func (r Rule) checkFallback(earlier []Rule) error {
 	return nil
 }
 
-// returnGrace is how long a handler whose time is up may take to return before it is
-// answered without it, and the connection closed.
+// returnGrace is how long a handler may take to return after the deadline. If it takes
+// longer, the fallback is answered while the handler is running, and the connection is
+// closed.
 const returnGrace = 10 * time.Millisecond
 
-// forwardOrFallback forwards the callback, and answers what the rule's fallback
-// says if the backend does not.
+// forwardOrFallback forwards the callback, and uses the rule's fallback if there is no
+// valid answer.
 func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
 	if c.rule.Fallback.Verdict == verdictDeliver {
 		c.header = r.Header.Clone()
@@ -103,41 +104,41 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 	return nil
 }
 
-// tryForward forwards the callback and passes the answer on if it is in time and
-// fault finds none in it. Else it calls answerInstead, at the rule's deadline at
-// the latest, whatever the next handler is doing then.
+// tryForward forwards the callback. It passes on the answer if it is in time and check
+// returns nil for it. Otherwise, it calls answerInstead, soon after the rule's deadline
+// at the latest, even if the next handler is still running.
 func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call,
-	fault func(*HeldAnswer) error, answerInstead func(error),
+	check func(*HeldAnswer) error, answerInstead func(error),
 ) {
 	deadline := c.start.Add(c.rule.deadline())
 	ctx, cancel := context.WithDeadline(r.Context(), deadline)
 	defer cancel()
 	answer := holdAnswer(w)
 	defer answer.forget()
-	// An answer that is to be looked into must not be compressed.
+	// The answer can only be checked if it is not compressed.
 	r.Header.Set("Accept-Encoding", "identity")
 
-	// Whoever takes the turn answers, and nobody else touches w until he has done.
+	// Whichever goroutine sets taken writes the answer; the other one must not use w.
 	var taken atomic.Bool
 	answered := make(chan struct{})
-	overdue := time.AfterFunc(time.Until(deadline), func() {
+	timer := time.AfterFunc(time.Until(deadline), func() {
 		time.Sleep(returnGrace)
 		if taken.CompareAndSwap(false, true) {
 			defer close(answered)
-			_ = h.attempt(func() error { return answerOverdue(w, r, answerInstead) })
+			_ = Recover(h.logger, func() error { return answerOverdue(w, r, answerInstead) })
 		}
 	})
-	err := h.attempt(func() error { return next.ServeHTTP(answer, r.WithContext(ctx)) })
-	overdue.Stop()
+	err := Recover(h.logger, func() error { return next.ServeHTTP(answer, r.WithContext(ctx)) })
+	timer.Stop()
 	if !taken.CompareAndSwap(false, true) {
 		<-answered
 		return
 	}
 	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded): // also if it answered then
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // even if there is an answer
 		err = ctx.Err()
 	case err == nil:
-		err = fault(answer)
+		err = check(answer)
 	}
 	if err != nil {
 		answerInstead(err)
@@ -146,34 +147,18 @@ func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyh
 	answer.release(w)
 }
 
-// answerOverdue answers while the next handler does not return. Until it does, the
-// server neither ends the answer nor reads the next call from the connection.
+// answerOverdue answers while the next handler is still running. Until it returns, the
+// server cannot serve another request on an HTTP/1.1 connection.
 func answerOverdue(w http.ResponseWriter, r *http.Request, answerInstead func(error)) error {
 	if r.ProtoMajor == 1 {
-		w.Header().Set("Connection", "close") // the next call must not wait behind this one
+		w.Header().Set("Connection", "close") // the next request must not wait for this one
 	}
 	answerInstead(context.DeadlineExceeded)
 	return http.NewResponseController(w).Flush()
 }
 
-// attempt calls handlers. A panic in one, which the server would end the
-// connection for, counts as no answer.
-func (h *Handler) attempt(serve func() error) (err error) {
-	defer func() {
-		switch v := recover(); v {
-		case nil:
-		case http.ErrAbortHandler:
-			err = errors.New("the answer broke off")
-		default: // the value may hold something of the payload
-			h.logger.Error("a handler panicked", zap.String("type", fmt.Sprintf("%T", v)), zap.Stack("stack"))
-			err = errors.New("a handler panicked")
-		}
-	}()
-	return serve()
-}
-
 func (h *Handler) logFallback(c *call, err error) {
-	h.logger.Warn("no valid answer of the backend: fell back",
+	h.logger.Warn("no valid answer from backend; using fallback",
 		zap.String("guard", h.Name),
 		zap.String("command", c.value("command")),
 		zap.String("verdict", c.rule.Fallback.Verdict),
@@ -181,7 +166,7 @@ func (h *Handler) logFallback(c *call, err error) {
 		zap.Error(causeOf(err)))
 }
 
-// causeOf leaves out where in Caddy an error was made.
+// causeOf returns the cause of a Caddy handler error, without its ID and trace.
 func causeOf(err error) error {
 	if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok && he.Err != nil {
 		return he.Err
@@ -189,7 +174,7 @@ func causeOf(err error) error {
 	return err
 }
 
-// fallBack answers what the rule's fallback says, and counts it.
+// fallBack answers the rule's fallback, and counts it.
 func (h *Handler) fallBack(w http.ResponseWriter, r *http.Request, c *call) {
 	c.verdict = c.rule.Fallback
 	countFallback(c)

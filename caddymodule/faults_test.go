@@ -32,8 +32,7 @@ import (
 //	go test -run Faults ./caddymodule -timguard.faults 10
 var faultScale = flag.Int("timguard.faults", 1, "how many times as long the tests of faults run, where more can find more")
 
-// faultyBackend is a backend on the bare connection. It keeps the bodies that
-// have come whole.
+// faultyBackend is a backend on raw connections. It records complete bodies.
 type faultyBackend struct {
 	address string
 	hungUp  atomic.Int64 // connections that the other side has closed while it waited
@@ -42,8 +41,8 @@ type faultyBackend struct {
 	bodies [][]byte
 }
 
-// newFaultyBackend does with each connection what the function says, which it
-// closes then.
+// newFaultyBackend starts a backend that calls the function with each connection and then
+// closes it.
 func newFaultyBackend(t *testing.T, do func(b *faultyBackend, conn *net.TCPConn, r *bufio.Reader)) *faultyBackend {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -67,7 +66,7 @@ func newFaultyBackend(t *testing.T, do func(b *faultyBackend, conn *net.TCPConn,
 	return b
 }
 
-// read reads a request, and reports whether it came whole.
+// read reads a request, and reports whether it was complete.
 func (b *faultyBackend) read(r *bufio.Reader) bool {
 	req, err := http.ReadRequest(r)
 	if err != nil {
@@ -83,13 +82,13 @@ func (b *faultyBackend) read(r *bufio.Reader) bool {
 	return true
 }
 
-// wait waits for the other side to hang up.
+// wait waits until the peer closes the connection.
 func (b *faultyBackend) wait(conn *net.TCPConn) {
 	untilClosed(conn)
 	b.hungUp.Add(1)
 }
 
-// seen returns how often each body came.
+// seen returns how often each body was received.
 func (b *faultyBackend) seen() map[string]int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -100,7 +99,7 @@ func (b *faultyBackend) seen() map[string]int {
 	return seen
 }
 
-// wantSeen fails unless exactly this came, once.
+// wantSeen fails the test unless exactly these bodies were received, each once.
 func (b *faultyBackend) wantSeen(t *testing.T, bodies ...[]byte) {
 	t.Helper()
 	want := make(map[string]int)
@@ -114,7 +113,7 @@ func (b *faultyBackend) wantSeen(t *testing.T, bodies ...[]byte) {
 
 const keptAlive = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n" + guardtest.OKJSON
 
-// numbered is a callback unlike any other.
+// numbered returns a unique callback.
 func numbered(i int) request {
 	return request{
 		path:  "/callback",
@@ -123,8 +122,8 @@ func numbered(i int) request {
 	}
 }
 
-// atRest fails the test at its end unless all goroutines have ended that it has
-// started from here on. What is cleaned up later does not count.
+// atRest fails the test at its end unless all goroutines have ended that were started
+// after the call. Goroutines of later cleanups do not count.
 func atRest(t *testing.T) {
 	t.Helper()
 	before := runtime.NumGoroutine()
@@ -140,7 +139,7 @@ func atRest(t *testing.T) {
 	})
 }
 
-// serveAtRest is serve, all of whose goroutines must have ended with the test.
+// serveAtRest is like serve, but all goroutines must have ended at the end of the test.
 func serveAtRest(t *testing.T, directives string) *guardedServer {
 	t.Helper()
 	atRest(t)
@@ -171,7 +170,7 @@ func (s *guardedServer) counted(t *testing.T, name, label string) (sum float64) 
 	return sum
 }
 
-// wantCounted waits until the metric has risen by one since it was so much.
+// wantCounted waits until the metric is one more than the earlier value.
 func (s *guardedServer) wantCounted(t *testing.T, name, label string, before float64) {
 	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
@@ -183,7 +182,7 @@ func (s *guardedServer) wantCounted(t *testing.T, name, label string, before flo
 	}
 }
 
-// outcome is all that a caller learns.
+// outcome is everything that a caller can observe.
 func (s *guardedServer) outcome(ctx context.Context, q request) string {
 	got, _, err := s.call(ctx, q)
 	got.header.Del("Date")
@@ -199,8 +198,7 @@ func (s *guardedServer) outcome(ctx context.Context, q request) string {
 	return fmt.Sprintf("%d %q %v", got.status, got.body, got.header)
 }
 
-// What the backend does wrong is passed through: the caller sees what it would
-// see without a guard, and the backend no more than it would.
+// Faults of the backend pass through: caller and backend see the same as without a guard.
 func TestFaultsOfTheBackendPassThrough(t *testing.T) {
 	for name, tt := range map[string]struct {
 		do   func(b *faultyBackend, conn *net.TCPConn, r *bufio.Reader) // nil: down
@@ -268,8 +266,8 @@ func TestFaultsOfTheBackendPassThrough(t *testing.T) {
 	}
 }
 
-// wantHungUp fails unless so many connections were given up before long: nothing
-// waits for an answer that nobody wants.
+// wantHungUp fails the test unless the connections are soon closed: nothing must wait for
+// an answer that is no longer needed.
 func (b *faultyBackend) wantHungUp(t *testing.T, n int64) {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); b.hungUp.Load() < n && time.Now().Before(deadline); {
@@ -280,7 +278,7 @@ func (b *faultyBackend) wantHungUp(t *testing.T, n int64) {
 	}
 }
 
-// nobody is an address at which nothing listens.
+// nobody returns an address on which nothing listens.
 func nobody(t *testing.T) string {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -323,9 +321,9 @@ func TestFaultsOfTheBackendGetTheFallback(t *testing.T) {
 	}
 }
 
-// early is a backend that answers when it has read a little of a body, and reads
-// the rest slowly. It checks what it reads: bytes of another callback would show
-// that a buffer was used again too soon.
+// early is a backend that answers after it has read a part of the body, and then reads the
+// rest slowly. It checks what it reads: bytes of another callback would show that a
+// buffer was reused too early.
 func early(t *testing.T, checked *atomic.Int64) (address string) {
 	t.Helper()
 	return newFaultyBackend(t, func(_ *faultyBackend, conn *net.TCPConn, r *bufio.Reader) {
@@ -347,7 +345,7 @@ func early(t *testing.T, checked *atomic.Int64) (address string) {
 	}).address
 }
 
-// readSlowly reads the body of a callback and compares it with what it must be.
+// readSlowly reads the body of a callback and compares it with the expected one.
 func readSlowly(t *testing.T, req *http.Request) (checked int64, err error) {
 	id, err := strconv.Atoi(req.URL.Query().Get("Id"))
 	if err != nil {
@@ -373,14 +371,14 @@ func readSlowly(t *testing.T, req *http.Request) (checked int64, err error) {
 	return checked, err
 }
 
-// largeBody is a payload that is unlike the others everywhere.
+// largeBody returns a payload that differs from others in every part.
 func largeBody(id int) []byte {
 	text := strings.Repeat(fmt.Sprintf("callback %06d ", id), 20000)
 	return append(fmt.Appendf(nil, `{"Text":%q,`, text), callback.Sample(beforeSend)[1:]...)
 }
 
-// A backend may answer before it has the body. What it has of it by then, and
-// what it reads later, is the callback's own.
+// A backend may answer before it has received the whole body. All parts must be of the
+// right callback.
 func TestFaultsBackendAnswersEarly(t *testing.T) {
 	for name, rule := range map[string]string{
 		"forward":  "on before forward",
@@ -412,9 +410,8 @@ func TestFaultsBackendAnswersEarly(t *testing.T) {
 	}
 }
 
-// A backend may close a connection that is kept alive at any time. A callback
-// that it has not read is sent over a fresh one; one that it may have read is not
-// sent again.
+// A backend may close a keep-alive connection at any time. A callback that it has not read
+// is sent over a new connection; one that it may have read is not sent again.
 func TestFaultsBackendClosesKeepAliveConnections(t *testing.T) {
 	for name, tt := range map[string]struct {
 		answers int           // on each connection
@@ -458,7 +455,7 @@ func TestFaultsBackendClosesKeepAliveConnections(t *testing.T) {
 	}
 }
 
-// The backend has read it, and perhaps done what it says.
+// The backend has read the callback, and may have processed it.
 func TestFaultsBackendThatReadACallbackDoesNotGetItAgain(t *testing.T) {
 	var first atomic.Bool
 	b := newFaultyBackend(t, func(b *faultyBackend, conn *net.TCPConn, r *bufio.Reader) {
@@ -491,7 +488,7 @@ func wireTo(t *testing.T, address string) wire {
 	return wire{conn, bufio.NewReader(conn)}
 }
 
-// A body that does not come whole is no callback, however the client goes.
+// An incomplete body is refused, however the client disconnects.
 func TestFaultsClientDisconnectsMidBody(t *testing.T) {
 	b := newBackend(t)
 	s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address()))
@@ -512,7 +509,7 @@ func TestFaultsClientDisconnectsMidBody(t *testing.T) {
 	wantSound(t, s, b)
 }
 
-// wantSound fails unless the next callback is forwarded.
+// wantSound fails the test unless the next callback is forwarded.
 func wantSound(t *testing.T, s *guardedServer, b *backend) {
 	t.Helper()
 	q := numbered(999)
@@ -521,7 +518,7 @@ func wantSound(t *testing.T, s *guardedServer, b *backend) {
 	wantSame(t, b.takeOne(t), q)
 }
 
-// A stream of h2c is reset, and the connection goes on.
+// After an HTTP/2 stream is reset, the connection can still be used.
 func TestFaultsClientResetsAStreamMidBody(t *testing.T) {
 	b := newBackend(t)
 	s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address()))
@@ -558,7 +555,7 @@ func TestFaultsClientResetsAStreamMidBody(t *testing.T) {
 	wantSound(t, s, b)
 }
 
-// A body that comes in drops is waited for, and leaves in one piece.
+// A body that trickles in is forwarded when it is complete.
 func TestFaultsTrickledBodies(t *testing.T) {
 	b := newBackend(t)
 	s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address()))
@@ -592,7 +589,7 @@ func TestFaultsTrickledBodies(t *testing.T) {
 	}
 }
 
-// With read_body, drops do not keep a connection for longer.
+// The timeout read_body limits how long a body may trickle in.
 func TestFaultsTrickledBodiesEndInTime(t *testing.T) {
 	b := newBackend(t)
 	trickled := guarded(b)
@@ -623,7 +620,7 @@ func TestFaultsTrickledBodiesEndInTime(t *testing.T) {
 	b.takeNone(t)
 }
 
-// A client that waits for a 100 Continue is refused without one, at once.
+// A client that waits for a 100 Continue is refused immediately, without one.
 func TestFaultsExpectContinueIsRefusedAtOnce(t *testing.T) {
 	b := newBackend(t)
 	s := serveAtRest(t, guardtest.Guard("max_body 100KiB")+proxyTo(b.address()))
@@ -651,7 +648,7 @@ func TestFaultsExpectContinueIsRefusedAtOnce(t *testing.T) {
 	wantSound(t, s, b)
 }
 
-// This machine's clock, or Tencent's, is wrong by an hour and then right again.
+// The clock of this machine, or of Tencent, is wrong by an hour, and then corrected.
 func TestFaultsClockSteps(t *testing.T) {
 	b := newBackend(t)
 	s := serveAtRest(t, guardtest.Guard()+proxyTo(b.address()))
@@ -677,7 +674,7 @@ func TestFaultsClockSteps(t *testing.T) {
 	}
 }
 
-// skew returns the number and the sum of what the clock has been ahead.
+// skew returns the count and the sum of the clock skew.
 func (s *guardedServer) skew(t *testing.T) (count uint64, sum float64) {
 	t.Helper()
 	families, err := s.registry.Gather()
@@ -693,9 +690,9 @@ func (s *guardedServer) skew(t *testing.T) (count uint64, sum float64) {
 	return 0, 0
 }
 
-// Reloads under load: what is answered is answered OK, and was received once.
-// What was on its way over a connection that the old configuration closed gets no
-// answer, and is no more doubled than its sender repeats it.
+// During reloads under load, all answers are OK, and their callbacks are received once. A
+// request on a connection that the old configuration closes gets no answer, and is
+// duplicated only if the sender repeats it.
 func TestFaultsReloadsUnderLoad(t *testing.T) {
 	atRest(t)
 	var mu sync.Mutex

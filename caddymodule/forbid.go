@@ -30,7 +30,7 @@ func init() {
 	registerOption("info", option{given: func(r *Rule) bool { return r.Info != "" }})
 }
 
-// forbid answers the verdict "forbidden".
+// forbid answers a verdict that forbids the action of a before-callback.
 func (*Handler) forbid(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler, c *call) error {
 	code, info := c.rule.Code, c.rule.Info
 	if c.verdict != nil {
@@ -40,13 +40,13 @@ func (*Handler) forbid(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handl
 	return nil
 }
 
-// checkForbid rejects commands that cannot be forbidden, or not with the code.
+// checkForbid rejects commands that cannot be forbidden with the code.
 func (r Rule) checkForbid(earlier []Rule, what string, code int) error {
 	if err := r.checkBeforeOnly(what); err != nil {
 		return err
 	}
 	if code < 0 {
-		return errors.New(what + ": a code is positive")
+		return errors.New(what + ": want a positive code")
 	}
 	for _, command := range r.commands(earlier) {
 		if err := callback.CheckForbid(command, code); err != nil {
@@ -56,10 +56,10 @@ func (r Rule) checkForbid(earlier []Rule, what string, code int) error {
 	return nil
 }
 
-// codeAndInfo reads what may stand after forbid.
+// codeAndInfo parses the arguments of forbid.
 func codeAndInfo(d *caddyfile.Dispenser, what string, args []string, code *int, info *string) (err error) {
 	if len(args) > 2 {
-		return d.Errf("%s: want [<code> [<info>]]; put an info of several words in quotes", what)
+		return d.Errf("%s: want [<code> [<info>]]; quote an info of several words", what)
 	}
 	if len(args) > 0 {
 		if *code, err = strconv.Atoi(args[0]); err != nil || *code < 1 {

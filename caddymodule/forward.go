@@ -25,7 +25,7 @@ func init() {
 	})
 	registerOption("deadline", option{
 		given:     func(r *Rule) bool { return r.Deadline != 0 },
-		unmarshal: func(r *Rule, d *caddyfile.Dispenser) error { return positiveDuration(d, &r.Deadline) },
+		unmarshal: func(r *Rule, d *caddyfile.Dispenser) error { return UnmarshalDuration(d, &r.Deadline) },
 	})
 	registerOption("fallback", option{
 		given:     func(r *Rule) bool { return r.Fallback != nil },
@@ -33,8 +33,8 @@ func init() {
 	})
 }
 
-// forward passes the callback on to the next handler, also if it cannot be stored
-// for the rule's consumers. In report mode no option of the rule counts.
+// forward passes the callback on to the next handler, even if storing it for the rule's
+// consumers fails. In report mode, the options of the rule have no effect.
 func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
 	if h.Mode == modeEnforce {
 		_ = h.copy(r, c)
@@ -46,26 +46,26 @@ func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return next.ServeHTTP(w, r)
 }
 
-// prepare restores the request's body, and removes what is not for the backend, or
-// would make it read the callback otherwise. A callback that is forwarded although it
-// is rejected keeps what it came with.
+// prepare restores the request's body, and removes internal headers and those that would
+// make the backend read the callback differently. Rejected callbacks, which are
+// forwarded in report mode, keep their headers.
 func (h *Handler) prepare(r *http.Request, c *call) {
 	c.body.restore(r)
-	delete(r.Header, attemptHeader) // only a delivery has these
+	delete(r.Header, attemptHeader) // reserved for deliveries
 	delete(r.Header, consumerHeader)
 	if c.rejection == nil {
-		sayJSON(r.Header)
+		normalizeHeader(r.Header)
 	}
 	if h.StripAuth {
 		stripAuth(r)
 	}
 }
 
-// sayJSON makes the headers say what the guard has found the body to be: JSON in
-// UTF-8, whole. A form's type makes PHP, Express and Go read protocol fields out of
-// a string inside the JSON, and another charset makes Node and Python read another
-// payload. Upgrade asks for another protocol after the answer.
-func sayJSON(header http.Header) {
+// normalizeHeader makes the header describe what the guard has verified, a plain request
+// with JSON in UTF-8. With the Content-Type of a form, PHP, Express and Go would parse
+// protocol fields out of a string in the JSON, and with another charset, Node and Python
+// would read another payload. Upgrade would allow the caller to switch protocols.
+func normalizeHeader(header http.Header) {
 	kinds, ok := header["Content-Type"]
 	if ok && (len(kinds) != 1 || !isTextInUTF8(kinds[0])) {
 		header.Set("Content-Type", "application/json")
@@ -77,8 +77,8 @@ func sayJSON(header http.Header) {
 	}
 }
 
-// isTextInUTF8 reports whether backends read a body with the Content-Type as nothing
-// but the JSON text that it is, in UTF-8.
+// isTextInUTF8 reports whether backends read a body with the Content-Type only as JSON or
+// plain text in UTF-8.
 func isTextInUTF8(contentType string) bool {
 	media, charset, _ := strings.Cut(strings.ToLower(contentType), ";")
 	switch strings.TrimSpace(media) {
@@ -97,21 +97,21 @@ func namesUpgrade(connection string) bool {
 	return strings.Contains(strings.ToLower(connection), "upgrade")
 }
 
-// stripAuth removes Sign and RequestTime from the query, also from that of the
-// original request, which php_fastcgi passes on.
+// stripAuth removes Sign and RequestTime from the query of the request, and of the
+// original request, which php_fastcgi uses.
 func stripAuth(r *http.Request) {
 	r.URL.RawQuery = WithoutAuth(r.URL.RawQuery)
 	r.RequestURI = r.URL.RequestURI()
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
 		original.URL.RawQuery = WithoutAuth(original.URL.RawQuery)
 		original.RequestURI = original.URL.RequestURI()
-		// In place, because Caddy's placeholders look at this request.
+		// Modify the request in place, because Caddy's placeholders refer to it.
 		*r = *r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, original))
 	}
 }
 
-// WithoutAuth returns the raw query without the parameters Sign and RequestTime.
-// The others keep their bytes and their order.
+// WithoutAuth returns the raw query without the parameters Sign and RequestTime. It does
+// not modify or reorder the others.
 func WithoutAuth(raw string) string {
 	var kept []string
 	for pair := range strings.SplitSeq(raw, "&") {

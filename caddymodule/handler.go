@@ -127,6 +127,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	h.setDefaults()
+	h.provisionRules()
 	if err := h.provisionApps(); err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (h *Handler) Validate() error {
 	if err := h.check(); err != nil {
 		return err
 	}
-	h.provisionRules()
+	h.warnOfRules()
 	h.logStartup()
 	return nil
 }

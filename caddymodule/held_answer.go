@@ -15,32 +15,32 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// HeldAnswer is an answer that is kept until it is known to be good. It is an
-// [http.ResponseWriter] and an [http.Flusher].
+// HeldAnswer buffers an answer until it has been checked. It implements
+// [http.ResponseWriter] and [http.Flusher].
 type HeldAnswer struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
-	room   *room // that body begins in; may be nil
+	buffer *buffer // the initial memory of body; may be nil
 }
 
-// NewHeldAnswer returns an answer that has the headers already.
+// NewHeldAnswer returns an empty answer with the header.
 func NewHeldAnswer(header http.Header) *HeldAnswer { return &HeldAnswer{header: header} }
 
-// holdAnswer returns one that is to be passed on to w. It must be forgotten, after
-// the handlers that write it have returned.
+// holdAnswer returns an answer that can be released to w. The caller must call forget
+// after the handlers that write the answer have returned.
 func holdAnswer(w http.ResponseWriter) *HeldAnswer {
 	a := NewHeldAnswer(w.Header().Clone())
-	a.room = takeRoom(0, firstRead)
-	a.body = *bytes.NewBuffer(a.room.bytes[:0])
+	a.buffer = takeBuffer(0, firstRead)
+	a.body = *bytes.NewBuffer(a.buffer.bytes[:0])
 	return a
 }
 
-// forget ends the use of the answer's room. A handler that goes on writing after it
-// has returned does so in no other's answer.
+// forget frees the answer's buffer. It also resets the body, so that a handler that
+// writes after it has returned cannot write to another answer.
 func (a *HeldAnswer) forget() {
 	a.body = bytes.Buffer{}
-	a.room.free()
+	a.buffer.free()
 }
 
 // Header implements http.ResponseWriter.
@@ -48,21 +48,21 @@ func (a *HeldAnswer) Header() http.Header { return a.header }
 
 // WriteHeader implements http.ResponseWriter.
 func (a *HeldAnswer) WriteHeader(status int) {
-	if a.status == 0 && status >= http.StatusOK { // the first one that is final
+	if a.status == 0 && status >= http.StatusOK { // the first final status
 		a.status = status
 	}
 }
 
-// Write implements http.ResponseWriter. It drops what is too much, without an
-// error: a proxy that cannot pass an answer on panics.
+// Write implements http.ResponseWriter. It silently truncates an answer that is too long,
+// because an error would make reverse_proxy panic.
 func (a *HeldAnswer) Write(p []byte) (int, error) {
 	a.WriteHeader(http.StatusOK)
-	room := callback.MaxAnswer + 1 - a.body.Len() // one more, so that it shows
-	a.body.Write(p[:min(room, len(p))])
+	left := callback.MaxAnswer + 1 - a.body.Len() // one more byte shows that it is too long
+	a.body.Write(p[:min(left, len(p))])
 	return len(p), nil
 }
 
-// Flush implements http.Flusher. It does nothing: the answer is held.
+// Flush implements http.Flusher. It does nothing.
 func (*HeldAnswer) Flush() {}
 
 // CheckAccepted returns an error unless the answer accepts a delivered callback.
@@ -70,13 +70,13 @@ func (a *HeldAnswer) CheckAccepted() error {
 	return callback.CheckAccepted(a.status, a.header.Get("Content-Encoding"), a.body.Bytes())
 }
 
-// checkValid returns an error unless Tencent would take the answer: HTTP 200 with a
-// JSON object.
+// checkValid returns an error unless Tencent would accept the answer, which must be HTTP
+// 200 with a JSON object.
 func (a *HeldAnswer) checkValid() error {
 	value := jsontext.Value(a.body.Bytes())
 	switch {
 	case len(value) > callback.MaxAnswer:
-		return errors.New("the answer is too long for one in Tencent's form")
+		return errors.New("the answer is too long")
 	case a.status == 0:
 		return errors.New("no handler answered")
 	case a.status != http.StatusOK:
@@ -87,10 +87,10 @@ func (a *HeldAnswer) checkValid() error {
 	return nil
 }
 
-// release passes the answer on.
+// release writes the answer to w.
 func (a *HeldAnswer) release(w http.ResponseWriter) {
 	clear(w.Header())
 	maps.Copy(w.Header(), a.header)
 	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body.Bytes()) // a caller that has gone needs no answer
+	_, _ = w.Write(a.body.Bytes()) // an error means that the caller is gone
 }

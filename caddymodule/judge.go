@@ -11,30 +11,30 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// call is what the guard knows of one request, and what it is going to do with it.
+// call is the state of one request: the results of the checks, and the action.
 type call struct {
 	start     time.Time
-	judged    time.Duration // how long it took to judge it
+	judged    time.Duration // the time it took to judge
 	query     callback.Query
-	app       *App // nil if SdkAppid is not one of ours
-	verified  bool // Sign and RequestTime are good
+	app       *App // nil if SdkAppid is not configured
+	verified  bool // Sign and RequestTime are valid
 	token     int  // position of the token that made the Sign, from 1; 0 if none did
 	skew      time.Duration
-	rule      *Rule // nil if no rule lets the command in
+	rule      *Rule // nil if no rule allows the command
 	body      body
 	event     callback.Event
-	rejection *callback.Rejection // nil if the callback is good
+	rejection *callback.Rejection // nil if the callback is valid
 	action    string
-	attempt   *Attempt    // nil if the request is no delivery of this guard's
-	verdict   *Fallback   // of a rejected callback that gets one all the same
-	copied    bool        // it is stored for the rule's consumers
-	header    http.Header // as it was, for storing while an attempt to forward may still change it
-	closes    bool        // the connection, if the guard answers: the rest of the body is not wanted
+	attempt   *Attempt    // nil if the request is not a delivery of this guard
+	verdict   *Fallback   // the fallback that is answered, if any
+	copied    bool        // the callback is stored for the rule's consumers
+	header    http.Header // a copy of the original header for the store, if forwarding may modify it
+	closes    bool        // close the connection after an answer instead of reading the rest of the body
 }
 
-// judge checks a request and decides what is done with it. It writes nothing, and
-// reads the body only if everything before it is good. A delivery of the guard's own
-// was judged when it came.
+// judge checks a request and chooses the action. It writes nothing, and reads the body
+// only if all earlier checks have passed. The guard's own deliveries are not checked
+// again.
 func (h *Handler) judge(r *http.Request) *call {
 	c := &call{start: time.Now()}
 	if c.attempt = h.attemptOf(r); c.attempt != nil {
@@ -53,15 +53,15 @@ func (h *Handler) judge(r *http.Request) *call {
 	default:
 		c.action = c.rule.Action
 	}
-	// Without closing, the server waits for the body before it answers, and the
-	// client for a 100 Continue before it sends it.
+	// Otherwise, the server would wait for the body before it sends the answer, while
+	// the client may be waiting for a 100 Continue.
 	c.closes = r.ProtoMajor == 1 && !c.body.whole && (c.body.touched() || r.Header.Get("Expect") != "")
 	c.judged = time.Since(c.start)
 	return c
 }
 
-// recognize finds out what the guard knew of a delivery when it judged it. What a
-// newer version would say of it does not matter any more.
+// recognize sets the call for a delivery. It ignores errors, because the callback was
+// accepted when it was received, possibly by another version.
 func (h *Handler) recognize(rawQuery string, c *call) {
 	c.action, c.verified = actionDeliver, c.attempt.Signed
 	c.query, _ = callback.ParseQuery(rawQuery)
@@ -69,7 +69,7 @@ func (h *Handler) recognize(rawQuery string, c *call) {
 	c.event, _ = callback.Inspect(c.attempt.Body, c.attempt.Command)
 }
 
-// checkRequest makes the checks in their order, the cheap ones first.
+// checkRequest makes the checks in their order, cheap ones first.
 func (h *Handler) checkRequest(r *http.Request, c *call) (err error) {
 	if r.Method != http.MethodPost {
 		return &callback.Rejection{Reason: callback.ReasonMethod, Detail: "want POST"}
@@ -107,9 +107,9 @@ func foreignApp(q callback.Query) error {
 	return &callback.Rejection{Reason: callback.ReasonApp, Path: "SdkAppid", Detail: detail}
 }
 
-// actionOfRejected is what is done with a callback that is rejected. A 4xx to a
-// verified before-callback would mean "allowed" to Tencent, so that one gets its
-// rule's verdict, if the rule has one.
+// actionOfRejected returns the action for a rejected callback. To Tencent, a 4xx response
+// to a before-callback means "allowed", so a verified one gets the verdict of its rule
+// instead, if there is one.
 func (h *Handler) actionOfRejected(c *call) (string, *Fallback) {
 	switch {
 	case h.Mode == modeReport:
@@ -127,7 +127,7 @@ func (h *Handler) actionOfRejected(c *call) (string, *Fallback) {
 	}
 }
 
-// class is that of the command in the query, empty without one.
+// class returns the class of the command in the query, or "" if there is none.
 func (c *call) class() callback.Class {
 	if c.query.CallbackCommand == "" {
 		return ""

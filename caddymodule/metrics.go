@@ -54,12 +54,12 @@ var (
 )
 
 func registerMetrics(registry prometheus.Registerer) error {
-	return register(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal, copyFailuresTotal)
+	return RegisterCollectors(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal, copyFailuresTotal)
 }
 
-// register registers the collectors, unless another handler of the same configuration
+// RegisterCollectors registers the collectors, unless another handler of the same configuration
 // has done so.
-func register(registry prometheus.Registerer, collectors ...prometheus.Collector) error {
+func RegisterCollectors(registry prometheus.Registerer, collectors ...prometheus.Collector) error {
 	for _, c := range collectors {
 		err := registry.Register(c)
 		if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !already {

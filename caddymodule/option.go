@@ -11,32 +11,33 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// option is something that a rule can say besides its commands and its action. It is
-// registered by the file that it is about; actions name those that they take.
+// option is an option of rules. It is registered by the file that implements it. Each
+// action lists the options that it allows.
 type option struct {
-	// given reports whether the rule says it.
+	// given reports whether the rule has the option.
 	given func(r *Rule) bool
 
-	// unmarshal reads its line in the rule's block. Nil if it stands behind the action.
+	// unmarshal parses the option in the rule's block. It is nil if the option is an
+	// argument of the action instead.
 	unmarshal func(r *Rule, d *caddyfile.Dispenser) error
 
-	// check rejects a rule that says what makes no sense, given the rules before it.
-	// May be nil.
+	// check rejects an invalid option. earlier are the rules before this one. It may
+	// be nil.
 	check func(r Rule, earlier []Rule) error
 }
 
-// options are by the names of their JSON keys.
+// options maps the JSON keys of options to options.
 var options = make(map[string]option)
 
 func registerOption(name string, o option) { options[name] = o }
 
-// options are the names of those that the rule gives.
+// options returns the names of the options that the rule has.
 func (r Rule) options() []string {
 	names := slices.Sorted(maps.Keys(options))
 	return slices.DeleteFunc(names, func(name string) bool { return !options[name].given(&r) })
 }
 
-// unmarshalOption reads one line of the rule's block.
+// unmarshalOption parses one option in the rule's block.
 func (r *Rule) unmarshalOption(d *caddyfile.Dispenser) error {
 	name := d.Val()
 	wanted := actions[r.Action].blockOptions()
@@ -52,7 +53,7 @@ func (r *Rule) unmarshalOption(d *caddyfile.Dispenser) error {
 	return d.Errf("unrecognized option %q of %s: want %s", name, r.Action, or(wanted))
 }
 
-// blockOptions are those of the action's options that stand in a rule's block.
+// blockOptions returns the options of the action that are written in a rule's block.
 func (a action) blockOptions() []string {
 	return slices.DeleteFunc(slices.Clone(a.options), func(name string) bool { return options[name].unmarshal == nil })
 }
@@ -61,7 +62,7 @@ func actionsTaking(option string) []string {
 	return slices.DeleteFunc(actionNames(), func(name string) bool { return !slices.Contains(actions[name].options, option) })
 }
 
-// or lists words as a sentence does.
+// or joins words as in "a, b or c".
 func or(words []string) string {
 	last := len(words) - 1
 	if last < 1 {

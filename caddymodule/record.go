@@ -21,11 +21,11 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// record makes the judged call visible: where show does, in the metrics, and a
-// rejection in the handler's own log.
+// record records the result of judge in placeholders, the access log, the trace and the
+// metrics, and logs a rejection.
 func (h *Handler) record(r *http.Request, c *call) {
 	h.show(r, c)
-	if c.attempt == nil { // a delivery was counted when it came
+	if c.attempt == nil { // a delivery was counted when it was received
 		h.count(c)
 	}
 	if c.rejection != nil {
@@ -33,13 +33,13 @@ func (h *Handler) record(r *http.Request, c *call) {
 	}
 }
 
-// lastCall is the call of the guard that a request passed last: of several in one
-// route each replaces that of the one before. It is a variable of the request.
+// lastCall is the call of the last guard that the request has passed. It is stored as a
+// variable of the request, so that several guards in a route share it.
 type lastCall struct{ *call }
 
 const lastCallVar = "tim_callback"
 
-// show makes the call visible in placeholders, the access log and the trace.
+// show sets the call for placeholders, the access log and the trace.
 func (h *Handler) show(r *http.Request, c *call) {
 	ctx := r.Context()
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
@@ -59,13 +59,13 @@ func (h *Handler) show(r *http.Request, c *call) {
 	}
 }
 
-// logsAccess reports whether the server may write an access log. Adding a field
-// for one that it never writes costs more than reading the query.
+// logsAccess reports whether the server may write an access log. Adding fields to it is
+// relatively expensive.
 func (h *Handler) logsAccess() bool { return h.server == nil || h.server.Logs != nil }
 
-// logRejection writes one line. What anybody can cause is Info; what only a
-// holder of a token can cause is a Warn, because it is real traffic. That goes for
-// stale callbacks too: this machine's clock may be wrong.
+// logRejection logs a rejection. The level is Warn for correctly signed callbacks, which
+// are genuine, and Info for others, which anybody can cause. Stale callbacks may be
+// genuine too, if this machine's clock is wrong.
 func (h *Handler) logRejection(r *http.Request, c *call) {
 	level := zapcore.InfoLevel
 	if c.verified || c.token > 0 {
@@ -91,8 +91,7 @@ func (h *Handler) logRejection(r *http.Request, c *call) {
 
 const placeholderPrefix = "http.tim_callback."
 
-// placeholder is a [caddy.ReplacerFunc]. The values are made when they are
-// asked for, which for most requests is never.
+// placeholder implements [caddy.ReplacerFunc].
 func (l *lastCall) placeholder(key string) (any, bool) {
 	name, ok := strings.CutPrefix(key, placeholderPrefix)
 	if !ok || !slices.Contains(valueNames, name) {
@@ -101,16 +100,16 @@ func (l *lastCall) placeholder(key string) (any, bool) {
 	return l.value(name), true
 }
 
-// String keeps the query, which holds the Sign, out of {http.vars.tim_callback}.
+// String is the value of {http.vars.tim_callback}. It must not contain the Sign.
 func (l *lastCall) String() string { return l.value("command") }
 
-// valueNames are the names of a call's values, in placeholders and logs.
+// valueNames are the names of a call's values in placeholders, logs and traces.
 var valueNames = []string{
 	"sdk_app_id", "command", "class", "group_id", "topic_id", "operator", "group_type", "event_time",
 	"msg_seqs", "opt_platform", "client_ip", "action", "consumer", "reason", "path",
 }
 
-// value returns the call's value of that name, in characters that can be printed.
+// value returns the value of that name as printable text.
 func (c *call) value(name string) string { return callback.Printable(c.rawValue(name)) }
 
 func (c *call) rawValue(name string) string {
@@ -145,7 +144,7 @@ func (c *call) rawValue(name string) string {
 	return c.fault(name)
 }
 
-// consumer returns the one that a delivery is for.
+// consumer returns the consumer of a delivery.
 func (c *call) consumer() string {
 	if c.attempt == nil {
 		return ""
@@ -153,7 +152,7 @@ func (c *call) consumer() string {
 	return c.attempt.Consumer
 }
 
-// fault returns the reason or the path of the rejection, if there is one.
+// fault returns the reason or the path of the rejection, if any.
 func (c *call) fault(name string) string {
 	switch {
 	case c.rejection == nil:
@@ -172,10 +171,10 @@ func eventTime(e callback.Event) string {
 	return strconv.FormatInt(e.EventTime, 10)
 }
 
-// maxSeqs is how many of the messages are shown that a callback is about.
+// maxSeqs is the maximum number of sequence numbers that are logged.
 const maxSeqs = 100
 
-// joinSeqs returns the first numbers, and of how many they are.
+// joinSeqs formats up to maxSeqs numbers. If there are more, it appends their count.
 func joinSeqs(seqs []uint32) string {
 	var b []byte
 	for i, seq := range seqs[:min(len(seqs), maxSeqs)] {
@@ -190,7 +189,7 @@ func joinSeqs(seqs []uint32) string {
 	return string(b)
 }
 
-// attributes are the values that the call has, for a trace.
+// attributes returns the call's values as attributes of a span.
 func (c *call) attributes() []attribute.KeyValue {
 	var attributes []attribute.KeyValue
 	for _, name := range valueNames {
@@ -201,7 +200,7 @@ func (c *call) attributes() []attribute.KeyValue {
 	return attributes
 }
 
-// MarshalLogObject writes the values that the call has.
+// MarshalLogObject implements [zapcore.ObjectMarshaler]. It omits empty values.
 func (c *call) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	for _, name := range valueNames {
 		if value := c.value(name); value != "" {
@@ -211,8 +210,8 @@ func (c *call) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	return nil
 }
 
-// MarshalLogObject keeps tokens that stand in the configuration as they are out
-// of Caddy's trace log.
+// MarshalLogObject implements [zapcore.ObjectMarshaler]. It keeps literal tokens out of
+// Caddy's trace log.
 func (h *Handler) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("name", h.Name)
 	enc.AddString("mode", h.Mode)

@@ -17,8 +17,8 @@ func init() {
 	registerAction(actionReject, action{serve: (*Handler).reject})
 }
 
-// reject refuses the callback with the status of the reason: with a FAIL answer, or
-// by an error for the site's error routes.
+// reject refuses the callback with the HTTP status of the reason, by a FAIL answer or by
+// an error for the error routes of the site.
 func (h *Handler) reject(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler, c *call) error {
 	switch c.rejection.Reason {
 	case callback.ReasonMethod:

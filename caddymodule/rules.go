@@ -17,48 +17,48 @@ import (
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// Rule says what is done with some commands.
+// Rule specifies the action for some commands.
 type Rule struct {
-	// Which commands: the exact CallbackCommand, its beginning followed by `*`,
-	// or `before` or `after` for a whole class. At least one.
+	// The commands: an exact CallbackCommand, a prefix followed by `*`, or `before` or
+	// `after` for all commands of a class. At least one is required.
 	Commands []string `json:"commands,omitempty"`
 
-	// What is done with them:
+	// The action:
 	//
-	// - `forward` hands the callback on to the next handler, unchanged.
-	// - `ack` answers OK; the backend never sees the callback. For a
-	//   before-callback that is the verdict "allowed".
-	// - `forbid` answers the verdict "forbidden"; for before-callbacks only.
-	// - `deliver` stores it, answers OK, and delivers it in the background until the
-	//   backend accepts; for after-callbacks only.
-	// - `reject` rejects it, as if no rule named its command.
+	// - `forward` passes the callback on to the next handler, unchanged.
+	// - `ack` answers OK, without the backend. For before-callbacks, this is the
+	//   verdict "allowed".
+	// - `forbid` answers the verdict "forbidden"; only for before-callbacks.
+	// - `deliver` stores the callback, answers OK, and delivers the callback in the
+	//   background until the backend accepts it; only for after-callbacks.
+	// - `reject` refuses the callback, as if no rule named its command.
 	Action string `json:"action,omitempty"`
 
-	// The ErrorCode of `forbid`, from the range of the command's family. Default:
-	// 1, and 38000 for each target of a friend request.
+	// The ErrorCode of `forbid`, in the range of the command's family. Default: 1, or
+	// 38000 for each target of a friend request.
 	Code int `json:"code,omitempty"`
 
-	// The ErrorInfo of `forbid`, which the end user may be shown. Default: empty.
+	// The ErrorInfo of `forbid`, which may be shown to the end user. Default: empty.
 	Info string `json:"info,omitempty"`
 
-	// How long `forward` waits for an answer before Fallback, from the arrival of
-	// the callback. Tencent waits 2 seconds. Only with Fallback. Default: `1500ms`.
+	// How long `forward` waits for an answer before it uses the fallback, since the
+	// callback was received. Tencent waits 2 seconds. Requires a fallback. Default:
+	// `1500ms`.
 	Deadline caddy.Duration `json:"deadline,omitempty"`
 
-	// What `forward` does when no valid answer came in time. Default: nothing;
-	// whatever the next handler does is passed on.
+	// What `forward` answers if there is no valid answer in time. Default: whatever the
+	// next handler answers is passed on.
 	Fallback *Fallback `json:"fallback,omitempty"`
 
-	// The consumers that get a copy of each callback, besides what Action does. It is
-	// stored for each of them before the answer, and delivered through the site with
-	// the placeholder `{http.tim_callback.consumer}` and the header
-	// `Tim-Delivery-Consumer`, from a queue of the consumer's own. For after-callbacks
-	// only, with `forward`, `ack` or `deliver`. A consumer's name is like a guard's.
-	// Default: none.
+	// The consumers that get a copy of each callback, in addition to the action. The
+	// copies are stored before the callback is answered. Each consumer has its own
+	// queue, which is delivered through the site with the placeholder
+	// `{http.tim_callback.consumer}` and the header `Tim-Delivery-Consumer`. Only for
+	// after-callbacks, with `forward`, `ack` or `deliver`. The names of consumers have
+	// the same syntax as those of guards. Default: none.
 	//
-	// If the copies cannot be stored, the failure is logged and counted; `forward` and
-	// `deliver` forward the callback all the same, and `ack` answers 503, because
-	// nothing would stand behind an OK.
+	// If storing the copies fails, the failure is logged and counted; `forward` and
+	// `deliver` still forward the callback, and `ack` answers 503.
 	Copy []string `json:"copy,omitempty"`
 }
 
@@ -66,13 +66,12 @@ const (
 	classBefore = string(callback.Before)
 	classAfter  = string(callback.After)
 
-	// defaultDeadline leaves half a second of Tencent's two for the way there and
-	// back.
+	// defaultDeadline leaves half a second of Tencent's timeout for the network.
 	defaultDeadline = 1500 * time.Millisecond
-	tencentWaits    = 2 * time.Second
+	tencentTimeout  = 2 * time.Second
 )
 
-// check rejects a rule that makes no sense, given the rules before it.
+// check rejects an invalid rule. earlier are the rules before it.
 func (r Rule) check(earlier []Rule) error {
 	if len(r.Commands) == 0 {
 		return errors.New("names no command: write on <command>... <action>")
@@ -106,26 +105,25 @@ func (r Rule) check(earlier []Rule) error {
 	return nil
 }
 
-// checkBeforeOnly rejects patterns that also name after-callbacks, which have no
-// verdict.
+// checkBeforeOnly rejects patterns that match after-callbacks, which have no verdict.
 func (r Rule) checkBeforeOnly(what string) error {
 	for _, pattern := range r.Commands {
 		prefix, several := strings.CutSuffix(pattern, "*")
 		if !several && !isClass(pattern) && callback.ClassOf(pattern) == callback.After {
-			return fmt.Errorf("%s is a verdict, which only before-callbacks have; %s is none: write ack, deliver or fallback deliver", what, pattern)
+			return fmt.Errorf("%s is only for before-callbacks, but %s is an after-callback: write ack, deliver or fallback deliver", what, pattern)
 		}
 		if pattern != classBefore && callback.ClassOf(prefix) != callback.Before {
-			return fmt.Errorf("%s is a verdict, which only before-callbacks have, but %s also names others: write on before …", what, pattern)
+			return fmt.Errorf("%s is only for before-callbacks, but %s also matches others: write on before …", what, pattern)
 		}
 	}
 	return nil
 }
 
-// checkAfterOnly rejects before-callbacks, whose answer cannot wait.
+// checkAfterOnly rejects patterns for before-callbacks, which need an immediate answer.
 func (r Rule) checkAfterOnly(earlier []Rule, what string) error {
 	for _, command := range r.commands(earlier) {
 		if callback.ClassOf(command) == callback.Before {
-			return fmt.Errorf("%s stores callbacks, but %s asks for an answer now: write on after …, or a rule for it above", what, command)
+			return fmt.Errorf("%s is only for after-callbacks, but %s is a before-callback: write on after …, or an earlier rule for it", what, command)
 		}
 	}
 	return nil
@@ -136,8 +134,8 @@ func (r Rule) stores() bool {
 	return r.Action == actionDeliver || len(r.Copy) > 0 || r.Fallback != nil && r.Fallback.Verdict == verdictDeliver
 }
 
-// commands are the commands that the rule is the first to name: the known ones,
-// and those it spells out.
+// commands returns the commands for which this is the first matching rule: known ones,
+// and unknown ones that it names exactly.
 func (r Rule) commands(earlier []Rule) []string {
 	var all []string
 	for _, known := range callback.Commands() {
@@ -149,36 +147,36 @@ func (r Rule) commands(earlier []Rule) []string {
 		}
 	}
 	return slices.DeleteFunc(all, func(command string) bool {
-		return !r.fits(command) || slices.ContainsFunc(earlier, func(e Rule) bool { return e.names(command) })
+		return !r.matches(command) || slices.ContainsFunc(earlier, func(e Rule) bool { return e.names(command) })
 	})
 }
 
 func isClass(pattern string) bool { return pattern == classBefore || pattern == classAfter }
 
-// checkPattern rejects what can name no command of Tencent's.
+// checkPattern rejects invalid and misspelled patterns.
 func checkPattern(pattern string) error {
 	prefix, several := strings.CutSuffix(pattern, "*")
-	meant := callback.Slip(pattern)
+	suggestion := callback.Suggest(pattern)
 	switch {
 	case strings.Contains(prefix, "*"):
-		return fmt.Errorf("command %q: a * can only be its last character", pattern)
+		return fmt.Errorf("command %q: * is only allowed as the last character", pattern)
 	case pattern == "":
-		return errors.New("a command is empty: write a CallbackCommand, its beginning and *, or before or after")
+		return errors.New("a command is empty: write a CallbackCommand, a prefix and *, or before or after")
 	case several:
-		meant = exactPrefix(prefix)
+		suggestion = exactPrefix(prefix)
 	case isClass(pattern):
 		return nil
 	case isClass(strings.ToLower(pattern)):
-		meant = strings.ToLower(pattern)
+		suggestion = strings.ToLower(pattern)
 	}
-	if meant != "" {
-		return fmt.Errorf("command %q is none of Tencent's: write %s", pattern, meant)
+	if suggestion != "" {
+		return fmt.Errorf("unknown command %q: did you mean %s?", pattern, suggestion)
 	}
 	return nil
 }
 
-// exactPrefix returns how a prefix is written that fits known commands in another
-// case only, and a *; empty if it is right or fits none.
+// exactPrefix returns the correct form, with a *, of a prefix that matches known commands
+// only if letter case is ignored, or else "".
 func exactPrefix(prefix string) (exact string) {
 	for _, known := range callback.Commands() {
 		begin := known.Name[:min(len(prefix), len(known.Name))]
@@ -192,13 +190,13 @@ func exactPrefix(prefix string) (exact string) {
 	return exact
 }
 
-// names reports whether the rule is about the command. A rule that stores is
-// about no before-callback, also not about a new one that its pattern fits.
+// names reports whether the rule applies to the command. A rule that stores callbacks
+// does not apply to before-callbacks, even if its pattern matches an unknown one.
 func (r Rule) names(command string) bool {
-	return r.fits(command) && (!r.stores() || callback.ClassOf(command) == callback.After)
+	return r.matches(command) && (!r.stores() || callback.ClassOf(command) == callback.After)
 }
 
-func (r Rule) fits(command string) bool {
+func (r Rule) matches(command string) bool {
 	for _, pattern := range r.Commands {
 		if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
 			if strings.HasPrefix(command, prefix) {
@@ -211,7 +209,7 @@ func (r Rule) fits(command string) bool {
 	return false
 }
 
-// deadline is when the rule's fallback is answered, after the callback's arrival.
+// deadline returns how long to wait for an answer.
 func (r *Rule) deadline() time.Duration {
 	if r.Deadline > 0 {
 		return time.Duration(r.Deadline)
@@ -219,7 +217,7 @@ func (r *Rule) deadline() time.Duration {
 	return defaultDeadline
 }
 
-// ruleNaming returns the first rule that names the command, nil if none does.
+// ruleNaming returns the first rule that applies to the command, or nil.
 func (h *Handler) ruleNaming(command string) *Rule {
 	for i := range h.Rules {
 		if h.Rules[i].names(command) {
@@ -229,18 +227,18 @@ func (h *Handler) ruleNaming(command string) *Rule {
 	return nil
 }
 
-// ruleOf returns the rule of the command, or the rejection where none lets it in. A
-// command that would pass for a known one has none, because a rule for all others
-// would be about it, and the backend may take it for the known one.
+// ruleOf returns the rule for the command, or a rejection if none allows it. A look-alike
+// of a known command is always rejected: a rule with a pattern may apply to it, but the
+// backend may take it for the known one.
 func (h *Handler) ruleOf(command string) (*Rule, error) {
-	detail := "no rule of this guard lets the command in"
+	detail := "no rule of this guard allows the command"
 	rule, ok := h.known[command]
 	if !ok {
 		switch known := callback.LookAlike(command); {
 		case command == "":
 			detail = "the parameter is missing"
 		case known != "":
-			detail = "the command looks like " + known + " but is not"
+			detail = "the command looks like " + known
 		default:
 			rule = h.ruleNaming(command)
 		}
@@ -251,22 +249,26 @@ func (h *Handler) ruleOf(command string) (*Rule, error) {
 	return rule, nil
 }
 
-// provisionRules finds the rules of the known commands, and logs what loads but is
-// hardly meant: commands that timguard does not know, rules that come too late, and
-// before-callbacks that no rule names.
+// provisionRules finds the rules for the known commands.
 func (h *Handler) provisionRules() {
 	h.known = make(map[string]*Rule)
-	var open []string
 	for _, command := range callback.Commands() {
-		rule := h.ruleNaming(command.Name)
-		h.known[command.Name] = rule
-		if rule == nil && command.Class == callback.Before {
-			open = append(open, command.Name)
+		h.known[command.Name] = h.ruleNaming(command.Name)
+	}
+}
+
+// warnOfRules warns of questionable rules: unknown commands, rules that never apply,
+// and before-callbacks without a rule.
+func (h *Handler) warnOfRules() {
+	var unruled []string
+	for _, command := range callback.Commands() {
+		if command.Class == callback.Before && h.known[command.Name] == nil {
+			unruled = append(unruled, command.Name)
 		}
 	}
-	if len(open) > 0 {
-		h.logger.Warn("no rule names some before-callbacks: if they are switched on in the console, they are answered 403, "+
-			"which to Tencent means allowed; write rules for them, or switch them off", zap.Strings("commands", open))
+	if len(unruled) > 0 {
+		h.logger.Warn("before-callbacks without a rule are answered 403, which means allowed to Tencent; "+
+			"add rules for them, or disable them in the console", zap.Strings("commands", unruled))
 	}
 	for i := range h.Rules {
 		h.warnOfRule(i)
@@ -276,37 +278,37 @@ func (h *Handler) provisionRules() {
 func (h *Handler) warnOfRule(i int) {
 	rule := &h.Rules[i]
 	for _, pattern := range rule.Commands {
-		if !fitsKnown(pattern) {
-			h.logger.Warn("no known command fits a rule: if it is not for new ones, whose payload is checked as strict JSON only, "+
-				"check the spelling; tim-callback commands lists the known ones", zap.String("command", pattern))
+		if !matchesKnown(pattern) {
+			h.logger.Warn("rule matches no known command; check the spelling, unless it is for new commands, "+
+				"whose payload is only checked as strict JSON", zap.String("command", pattern))
 		}
 	}
-	if h.comesTooLate(rule) {
-		h.logger.Warn("a rule never applies: earlier ones name all its commands, and the first that names a command counts",
+	if h.isShadowed(rule) {
+		h.logger.Warn("rule never applies, because earlier rules name all its commands",
 			zap.Int("rule", i+1), zap.Strings("commands", rule.Commands), zap.String("action", rule.Action))
 	}
-	if rule.deadline() >= tencentWaits {
-		h.logger.Warn("a deadline is after Tencent has given up, which is after 2s",
+	if rule.deadline() >= tencentTimeout {
+		h.logger.Warn("deadline is not before Tencent's timeout of 2s",
 			zap.Strings("commands", rule.Commands), zap.Duration("deadline", rule.deadline()))
 	}
 }
 
-// fitsKnown reports whether the pattern fits a known command.
-func fitsKnown(pattern string) bool {
+// matchesKnown reports whether the pattern matches a known command.
+func matchesKnown(pattern string) bool {
 	rule := Rule{Commands: []string{pattern}}
-	return slices.ContainsFunc(callback.Commands(), func(c callback.Command) bool { return rule.fits(c.Name) })
+	return slices.ContainsFunc(callback.Commands(), func(c callback.Command) bool { return rule.matches(c.Name) })
 }
 
-// comesTooLate reports whether earlier rules name every command that this one
-// spells out, and every known one that it fits.
-func (h *Handler) comesTooLate(rule *Rule) bool {
+// isShadowed reports whether earlier rules apply to every command that the rule names
+// exactly, and to every known command that it matches.
+func (h *Handler) isShadowed(rule *Rule) bool {
 	for _, known := range callback.Commands() {
 		if h.known[known.Name] == rule {
 			return false
 		}
 	}
 	for _, pattern := range rule.Commands {
-		if strings.HasSuffix(pattern, "*") || isClass(pattern) { // it may be for new ones
+		if strings.HasSuffix(pattern, "*") || isClass(pattern) { // it may match new commands
 			return false
 		}
 		if h.ruleNaming(pattern) == rule {

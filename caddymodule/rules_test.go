@@ -23,6 +23,7 @@ func withRules(rules ...Rule) (*Handler, *observer.ObservedLogs) {
 	core, logs := observer.New(zap.WarnLevel)
 	h := &Handler{Rules: rules, logger: zap.New(core)}
 	h.provisionRules()
+	h.warnOfRules()
 	return h, logs
 }
 
@@ -83,22 +84,22 @@ func TestQuestionableRulesAreWarnedOf(t *testing.T) {
 		"a pattern for new ones": {[]Rule{
 			{Commands: []string{callback.RecallCommand, "Group.*"}, Action: actionForward},
 			{Commands: []string{"Other.*"}, Action: actionForward},
-		}, []string{"no known command"}},
-		"an unknown command": {[]Rule{{Commands: []string{"Misspelt", callback.RecallCommand}, Action: actionAck}}, []string{"no known command"}},
+		}, []string{"rule matches no known command"}},
+		"an unknown command": {[]Rule{{Commands: []string{"Misspelt", callback.RecallCommand}, Action: actionAck}}, []string{"rule matches no known command"}},
 		"a pattern that fits nothing": {[]Rule{
 			{Commands: []string{"Grp.*"}, Action: actionForward},
-		}, []string{"no known command"}},
+		}, []string{"rule matches no known command"}},
 		"a rule that comes too late": {[]Rule{
 			{Commands: []string{"after"}, Action: actionAck},
 			{Commands: []string{callback.RecallCommand}, Action: actionForward},
-		}, []string{"a rule never applies"}},
+		}, []string{"rule never applies"}},
 		"a rule that comes too late in part": {[]Rule{
 			{Commands: []string{"Group.*"}, Action: actionAck},
 			{Commands: []string{callback.RecallCommand, "State.StateChange"}, Action: actionForward},
 		}, nil},
 		"a deadline that is too late": {[]Rule{
 			{Commands: []string{"after"}, Action: actionForward, Deadline: caddy.Duration(2 * time.Second), Fallback: &late},
-		}, []string{"a deadline is after"}},
+		}, []string{"deadline is not before"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -138,7 +139,7 @@ func TestLookAlikesOfCommandsHaveNoRule(t *testing.T) {
 
 func TestBeforeCallbacksWithoutARuleAreWarnedOf(t *testing.T) {
 	t.Parallel()
-	const text = "no rule names some before-callbacks"
+	const text = "before-callbacks without a rule"
 	for name, tt := range map[string]struct {
 		rules []Rule
 		open  int

@@ -128,10 +128,10 @@ func LookAlike(name string) string {
 	return ""
 }
 
-// Slip returns the known command that was probably meant by a misspelled name: one
+// Suggest returns the known command that was probably meant by a misspelled name: one
 // that differs by a typo or two, lacks the prefix before the dot, or lacks the word
 // Callback. It returns "" if the name is known, or resembles no command.
-func Slip(name string) string {
+func Suggest(name string) string {
 	if _, known := schemas[name]; known {
 		return ""
 	}

@@ -363,12 +363,12 @@ func TestMisspelledCommandsSuggestTheKnownOne(t *testing.T) {
 		"New":                            "",
 		"":                               "",
 	} {
-		if got := Slip(name); got != want {
+		if got := Suggest(name); got != want {
 			t.Errorf("%q: got %q, want %q", name, got, want)
 		}
 	}
 	for _, c := range Commands() {
-		if got := Slip(c.Name); got != "" {
+		if got := Suggest(c.Name); got != "" {
 			t.Errorf("%s is taken for %s", c.Name, got)
 		}
 	}

@@ -105,7 +105,7 @@ func (in *inspector) object(o *object) error {
 		return err
 	}
 	var seen uint64
-	var variants uint8
+	var variants uint64
 	hint := 0
 	for in.more() {
 		start := in.at
@@ -153,7 +153,7 @@ func (in *inspector) missing(o *object, fields uint64) error {
 // would take for a protocol name. The protocol itself spells a few names in several
 // ways. An object may use one spelling of each; variants has a bit for each such name
 // that the object has used.
-func (o *object) checkName(start int, name []byte, variants *uint8) error {
+func (o *object) checkName(start int, name []byte, variants *uint64) error {
 	if err := checkAnyName(start, name); err != nil {
 		return err
 	}

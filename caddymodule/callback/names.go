@@ -52,7 +52,7 @@ func normalizeName(name string) string {
 // MsgID.
 type spellings struct {
 	all []string
-	bit uint8 // a bit of its own if there are several spellings, else 0
+	bit uint64 // a bit of its own if there are several spellings, else 0
 }
 
 func (s *spellings) has(name []byte) bool {
@@ -69,7 +69,7 @@ var containers = collectContainers(commands)
 
 func collectNames(commands []Command) map[string]*spellings {
 	names := make(map[string]*spellings)
-	bit := uint8(1)
+	bit := uint64(1)
 	eachField(commands, func(f Field) {
 		key := normalizeName(f.Name)
 		s := names[key]

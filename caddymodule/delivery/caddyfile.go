@@ -11,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+	"github.com/timguard/timguard/caddymodule"
 )
 
 func init() {
@@ -61,11 +63,11 @@ func (s *Service) unmarshalOption(d *caddyfile.Dispenser) error {
 	case "max_attempts":
 		return positiveNumber(d, &s.MaxAttempts)
 	case "timeout":
-		return positiveDuration(d, &s.Timeout)
+		return caddymodule.UnmarshalDuration(d, &s.Timeout)
 	case "keep":
-		return positiveDuration(d, &s.Keep)
+		return caddymodule.UnmarshalDuration(d, &s.Keep)
 	case "keep_dead":
-		return positiveDuration(d, &s.KeepDead)
+		return caddymodule.UnmarshalDuration(d, &s.KeepDead)
 	default:
 		return d.Errf("unrecognized option %q of tim_delivery: want store, workers, timeout, max_attempts, keep or keep_dead", name)
 	}
@@ -100,21 +102,6 @@ func positiveNumber(d *caddyfile.Dispenser, value *int) error {
 		return d.Errf("%s %q: want a number from 1 to 1000", name, text)
 	}
 	*value = n
-	return nil
-}
-
-// positiveDuration parses the only argument, a positive duration.
-func positiveDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
-	name := d.Val()
-	var text string
-	if !d.AllArgs(&text) {
-		return d.Errf("%s: want one duration, such as 30s", name)
-	}
-	duration, err := caddy.ParseDuration(text)
-	if err != nil || duration <= 0 {
-		return d.Errf("%s %q: want a positive duration, such as 30s", name, text)
-	}
-	*value = caddy.Duration(duration)
 	return nil
 }
 

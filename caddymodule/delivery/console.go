@@ -45,7 +45,8 @@ type Console struct {
 	ctx     context.Context // canceled by Cleanup
 	cancel  context.CancelFunc
 
-	ui func() (http.Handler, error) // starts River UI on the first request
+	mu *sync.Mutex
+	ui http.Handler // nil until a request has started it
 }
 
 // CaddyModule returns the Caddy module information.
@@ -68,9 +69,8 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	}
 	c.service = app.(*Service)
 	c.logger = ctx.Slogger()
+	c.mu = new(sync.Mutex)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	// The store is not open before the configuration runs.
-	c.ui = sync.OnceValues(c.start)
 	return nil
 }
 
@@ -102,7 +102,7 @@ func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	default:
 		return caddyhttp.Error(http.StatusServiceUnavailable, errors.New("the store is not open"))
 	}
-	ui, err := c.ui()
+	ui, err := c.handler()
 	if err != nil {
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
@@ -135,6 +135,20 @@ func (c *Console) startState(ctx context.Context) string {
 		}
 	}
 	return "completed"
+}
+
+// handler returns River UI. The first request that finds the store open starts it.
+func (c *Console) handler() (http.Handler, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ui != nil {
+		return c.ui, nil
+	}
+	ui, err := c.start()
+	if err == nil {
+		c.ui = ui
+	}
+	return ui, err
 }
 
 func (c *Console) start() (http.Handler, error) {

@@ -91,7 +91,7 @@ func (l *storing) finish() (stored, other []string) {
 
 // Every callback that was answered OK is delivered, however often the process is
 // killed while the backend fails in various ways.
-func TestEndToEndDeliveryOutlivesKills(t *testing.T) {
+func TestEndToEndDeliverySurvivesKills(t *testing.T) {
 	t.Parallel()
 	b := newUnsteady(t, refuses)
 	s := newDeliverySite(t, delivering(b))

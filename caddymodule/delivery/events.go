@@ -5,6 +5,7 @@ package delivery
 
 import (
 	"errors"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -12,10 +13,47 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
+// maxEvents is how many events may wait for their handlers.
+const maxEvents = 256
+
+// eventQueue holds the events that wait for their handlers, which get one at a time.
+type eventQueue struct {
+	mu      sync.Mutex
+	waiting []func()
+	running bool
+}
+
 // emit emits an event. It does not wait for the event handlers, because the caller may
 // be serving a request.
 func (s *Service) emit(name string, data map[string]any) {
-	go s.events.Emit(s.ctx, name, data)
+	q := s.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) >= maxEvents {
+		s.logger.Warn("event dropped because its handlers are too slow", zap.String("event", name))
+		return
+	}
+	q.waiting = append(q.waiting, func() { s.events.Emit(s.ctx, name, data) })
+	if !q.running {
+		q.running = true
+		go q.run()
+	}
+}
+
+// run calls the handlers until no event waits.
+func (q *eventQueue) run() {
+	for {
+		q.mu.Lock()
+		if len(q.waiting) == 0 {
+			q.running = false
+			q.mu.Unlock()
+			return
+		}
+		next := q.waiting[0]
+		q.waiting = q.waiting[1:]
+		q.mu.Unlock()
+		next()
+	}
 }
 
 // emitDead logs and emits that the last attempt of a delivery has failed.

@@ -5,50 +5,45 @@ package delivery
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/timguard/timguard/caddymodule"
 	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// The collectors live as long as the process, so that counts survive a reload.
-// Each configuration has a registry of its own, to which they are added.
+// The collectors live as long as the process, so that counts survive a reload. They are
+// registered with the registry of each configuration.
 var (
 	attemptsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "delivery_attempts_total",
-		Help: "Attempts at delivering a stored callback, by outcome. No consumer is the guard's own backend.",
+		Help: "Attempts to deliver a stored callback, by outcome. The consumer is empty for the guard's own backend.",
 	}, []string{"command", "consumer", "outcome"})
 
 	storeSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "store_seconds",
-		Help:    "Time until a callback is on stable storage, or could not be stored.",
+		Help:    "Time to store a callback durably, including failures.",
 		Buckets: prometheus.ExponentialBuckets(0.0005, 2, 13),
 	})
 
 	stored = &countsCollector{
 		deliveries: prometheus.NewDesc("caddy_tim_callback_deliveries", "Stored callbacks by state.", []string{"state"}, nil),
 		oldest: prometheus.NewDesc("caddy_tim_callback_oldest_delivery_age_seconds",
-			"Age of the oldest stored callback that waits for delivery; 0 if none does.", nil, nil),
+			"Age of the oldest stored callback that awaits delivery; 0 if there is none.", nil, nil),
 		unclaimed: prometheus.NewDesc("caddy_tim_callback_unclaimed_deliveries",
-			"Stored callbacks that wait for a guard or a consumer that is not in the configuration.", []string{"guard", "consumer"}, nil),
+			"Stored callbacks that await delivery by a guard, or to a consumer, that is not configured.", []string{"guard", "consumer"}, nil),
 	}
 )
 
 func registerMetrics(registry prometheus.Registerer) error {
-	for _, c := range []prometheus.Collector{attemptsTotal, storeSeconds, stored} {
-		err := registry.Register(c)
-		if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !already {
-			return err
-		}
-	}
-	return nil
+	return caddymodule.RegisterCollectors(registry, attemptsTotal, storeSeconds, stored)
 }
 
-// otherLabel stands for what is not known, so that nobody can make labels.
+// otherLabel is the label of unknown commands and consumers, so that callers cannot create
+// series.
 const otherLabel = "other"
 
 func (s *Service) countAttempt(a outbox.Attempt, err error) {
@@ -65,12 +60,11 @@ func (s *Service) countAttempt(a outbox.Attempt, err error) {
 	attemptsTotal.WithLabelValues(command, consumer, outcome).Inc()
 }
 
-// countsMaxAge is how old the numbers of a scrape may be: to count, the store
-// reads an index of all its rows.
+// countsMaxAge is how long counts are cached, because counting scans an index of all rows.
 const countsMaxAge = 5 * time.Second
 
-// countsCollector asks the running store what it holds. While the store does not
-// answer there are no samples, rather than old ones.
+// countsCollector collects the counts of the running configuration's store. If the store
+// does not respond, there are no samples.
 type countsCollector struct {
 	deliveries, oldest, unclaimed *prometheus.Desc
 
@@ -123,8 +117,8 @@ func (c *countsCollector) recent(s *Service) ([]outbox.Count, bool) {
 	return counts, true
 }
 
-// summary returns how many deliveries are in each state, also in those without any,
-// and the age of the oldest that waits.
+// summary returns the number of deliveries in every state, and the age of the oldest one
+// that awaits delivery.
 func summary(counts []outbox.Count) (states map[outbox.State]int, oldest time.Duration) {
 	states = make(map[outbox.State]int)
 	for _, state := range outbox.States() {

@@ -17,8 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
@@ -47,7 +45,10 @@ func (s *Service) offer(ctx context.Context, a outbox.Attempt) error {
 		return err
 	}
 	answer := caddymodule.NewHeldAnswer(make(http.Header))
-	err = s.serve(guard.Server, answer, r)
+	err = caddymodule.Recover(s.logger, func() error {
+		guard.Server.ServeHTTP(answer, r)
+		return nil
+	})
 	switch {
 	case err == nil && ctx.Err() == nil && !attempt.Passed:
 		return fmt.Errorf("the site no longer routes this callback to the guard %s: %w", a.Guard, errNotPassed(answer))
@@ -67,23 +68,6 @@ func errNotPassed(answer *caddymodule.HeldAnswer) error {
 		return err
 	}
 	return errors.New("another handler answered")
-}
-
-// serve sends the request through the server. A panic of a handler, for which the HTTP
-// server would close the connection, is returned as an error.
-func (s *Service) serve(server *caddyhttp.Server, w http.ResponseWriter, r *http.Request) (err error) {
-	defer func() {
-		switch v := recover(); v {
-		case nil:
-		case http.ErrAbortHandler:
-			err = errors.New("the answer broke off")
-		default: // the value may contain payload
-			s.logger.Error("handler panicked", zap.String("type", fmt.Sprintf("%T", v)), zap.Stack("stack"))
-			err = errors.New("a handler panicked")
-		}
-	}()
-	server.ServeHTTP(w, r)
-	return nil
 }
 
 // cause returns the part of a handler's error that is of interest to operators. Only

@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package delivery is the app tim_delivery: it stores callbacks for tim_callback
-// handlers and delivers them by sending them through their site again, until the
-// backend accepts. With it come an admin API, the handler tim_console and the
-// command deliveries.
+// Package delivery provides the app tim_delivery, which stores callbacks for tim_callback
+// handlers, and delivers them by replaying them through their site until the backend
+// accepts them. It also provides an admin API, the handler tim_console and the command
+// deliveries.
 package delivery
 
 import (
@@ -33,47 +33,48 @@ func init() {
 	caddy.RegisterModule(Service{})
 }
 
-// Service is the app that stores callbacks and delivers them to the backend until
-// it accepts them. It serves the `deliver` rules, `fallback deliver` and `copy` of
-// every tim_callback handler, and needs no configuration.
+// Service is the app that stores callbacks and delivers them to the backend until it
+// accepts them. It implements `deliver`, `fallback deliver` and `copy` of tim_callback
+// handlers, and works without configuration.
 //
-// A callback answered OK by `deliver` or `fallback deliver` is on stable storage and
-// is offered to the backend at least once, until it accepts or the attempts run
-// out; then it stays listed as dead. The backend accepts with a 2xx answer that
-// does not say `"ActionStatus":"FAIL"`, to what the guard that stored the callback
-// passed on. Order between events is not promised.
+// Callbacks that are answered OK by `deliver` or `fallback deliver` are stored durably.
+// Delivery is attempted at least once, until the backend accepts the callback or the
+// attempts are exhausted; then it stays listed as dead. The backend accepts a callback by
+// a 2xx response that does not say `"ActionStatus":"FAIL"`. Only a response to a request
+// that the guard which stored the callback has passed on counts. The order of deliveries
+// is unspecified.
 //
-// Stored bodies hold what users wrote. They are kept for `keep` after their
-// delivery, and for `keep_dead` if they could not be delivered.
+// Stored bodies contain what users wrote. They are kept for `keep` after delivery, or for
+// `keep_dead` if they could not be delivered.
 //
 // It emits these events:
 //
 // Event | Meaning
 // ------|--------
-// `tim_delivery.dead` | A delivery has had its last attempt. Its data are `id`, `guard`, `consumer`, `command`, `sdk_app_id`, `attempts` and `error`.
-// `tim_delivery.store_failed` | A callback could not be stored, after one that could. Its data are `store` and `error`.
-// `tim_delivery.store_recovered` | Callbacks are stored again. Its data is `store`.
+// `tim_delivery.dead` | The last attempt of a delivery has failed. Data: `id`, `guard`, `consumer`, `command`, `sdk_app_id`, `attempts` and `error`.
+// `tim_delivery.store_failed` | The store has begun to fail. Data: `store` and `error`.
+// `tim_delivery.store_recovered` | The store has recovered. Data: `store`.
 type Service struct {
-	// Where callbacks are stored. Default: `sqlite`, in the file
-	// tim_callback/deliveries.db of Caddy's data directory.
+	// The store for callbacks. Default: `sqlite`, with the file
+	// tim_callback/deliveries.db in Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=tim_delivery.stores inline_key=module"`
 
-	// How many deliveries each guard, and each consumer of a guard, attempts at a
-	// time. Default: 16.
+	// The maximum number of concurrent attempts of each guard, and of each consumer of
+	// a guard. Default: 16.
 	Workers int `json:"workers,omitempty"`
 
-	// How long one attempt may take. Default: `30s`.
+	// The timeout of an attempt. Default: `30s`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// How often a callback is offered before it is dead. The time between two
-	// attempts doubles from 1 second to 1 hour, give or take some. Default: 20.
+	// The maximum number of attempts. The delay between attempts doubles from 1 second
+	// to 1 hour, with some random deviation. Default: 20.
 	MaxAttempts int `json:"max_attempts,omitempty"`
 
-	// How long delivered callbacks stay listed, and how long a callback with the
-	// same content is taken for a duplicate. Default: `24h`.
+	// How long delivered callbacks are kept. During this time, callbacks with the same
+	// content are duplicates. Default: `24h`.
 	Keep caddy.Duration `json:"keep,omitempty"`
 
-	// How long dead and discarded callbacks stay listed. Default: `30d`.
+	// How long dead and discarded callbacks are kept. Default: `30d`.
 	KeepDead caddy.Duration `json:"keep_dead,omitempty"`
 
 	store   Store
@@ -81,25 +82,27 @@ type Service struct {
 	guards  map[string][]*caddymodule.Guard
 	ctx     caddy.Context
 	events  *caddyevents.App
+	queue   *eventQueue
 	grace   func() time.Duration
 	logger  *zap.Logger
-	failing *atomic.Bool // the last callback could not be stored
+	failing *atomic.Bool // storing the last callback has failed
 
 	started chan struct{} // closed when outbox is set
 	outbox  *outbox.Outbox
-	stopped chan struct{} // closed when no more deliveries are to begin
-	working chan struct{} // closed when workers is set, or will not be
+	stopped chan struct{} // closed by Stop
+	working chan struct{} // closed when work has returned
 	workers *outbox.Workers
 }
 
-// Store is a guest module in the namespace tim_delivery.stores: a database that
-// callbacks are stored in.
+// Store is the interface of guest modules in the namespace tim_delivery.stores, which
+// are databases for callbacks.
 type Store interface {
-	// Key tells the database from others, so that a configuration goes on with the
-	// store that the one before opened. It is not shown: it may hold a password.
+	// Key identifies the database. A configuration reuses the open store of the
+	// previous one if the keys are equal. The key may contain a password, and must not
+	// be logged.
 	Key() string
 
-	// Open opens the database.
+	// Open opens the database. A remote one need not be reachable.
 	Open(logger *slog.Logger) (outbox.Store, error)
 }
 
@@ -120,10 +123,10 @@ func (Service) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up the app. It opens nothing.
+// Provision sets up the app. It does not open the store.
 func (s *Service) Provision(ctx caddy.Context) error {
 	s.ctx, s.logger = ctx, ctx.Logger()
-	s.failing = new(atomic.Bool)
+	s.failing, s.queue = new(atomic.Bool), new(eventQueue)
 	s.guards = make(map[string][]*caddymodule.Guard)
 	s.started, s.stopped, s.working = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	s.grace = func() time.Duration { return gracePeriod(ctx, time.Duration(s.Timeout)) }
@@ -162,13 +165,13 @@ func (s *Service) provisionStore() error {
 	}
 	store, ok := module.(Store)
 	if !ok {
-		return fmt.Errorf("store %s is a %T, which is no store", s.name, module)
+		return fmt.Errorf("store %s: %T does not implement delivery.Store", s.name, module)
 	}
 	s.store = store
 	return nil
 }
 
-// storeNames are the stores that were built in.
+// storeNames returns the names of the stores in this binary.
 func storeNames() []string {
 	var names []string
 	for _, m := range caddy.GetModules("tim_delivery.stores") {
@@ -190,13 +193,13 @@ func (s *Service) Validate() error {
 	return nil
 }
 
-// Register implements [caddymodule.Deliveries]. A guard's name is in what it stores,
-// so that no two can have the same, unless they are one directive of a site that has
-// several listeners.
+// Register implements [caddymodule.Deliveries]. Names of guards must be unique, because
+// stored callbacks refer to them. Only a directive in a site with several listeners is
+// provisioned as several guards with the same name.
 func (s *Service) Register(g *caddymodule.Guard) error {
 	for _, other := range s.guards[g.Name] {
-		if other.Server == g.Server || other.Config != g.Config {
-			return fmt.Errorf("two tim_callback that deliver are named %q: give each a name of its own, which stays with its stored deliveries", g.Name)
+		if other.Server == g.Server || other.ConfigHash != g.ConfigHash {
+			return fmt.Errorf("two tim_callback that store callbacks are named %q: give each a unique name, and do not change it later", g.Name)
 		}
 	}
 	for _, queue := range queuesOf(g) {
@@ -220,7 +223,8 @@ func queuesOf(g *caddymodule.Guard) []outbox.Queue {
 	return queues
 }
 
-// guard returns the guard of that name, on the server of that name if there is one.
+// guard returns the guard with the name, preferably that of the server with the name. It
+// returns nil if there is none.
 func (s *Service) guard(name, server string) *caddymodule.Guard {
 	guards := s.guards[name]
 	for _, g := range guards {
@@ -234,14 +238,15 @@ func (s *Service) guard(name, server string) *caddymodule.Guard {
 	return guards[0]
 }
 
-// outboxes holds the open stores, which outlive a configuration that is replaced
-// by one with the same store.
+// outboxes is a pool of the open stores, so that they stay open when a configuration is
+// replaced by one with the same store.
 var outboxes = caddy.NewUsagePool()
 
 // openOutbox is an Outbox in the pool.
 type openOutbox struct{ *outbox.Outbox }
 
-// Destruct closes the store when no configuration uses it any more.
+// Destruct implements [caddy.Destructor]. It closes the store when no configuration uses
+// it any longer.
 func (o openOutbox) Destruct() error {
 	o.Close()
 	return nil
@@ -249,7 +254,7 @@ func (o openOutbox) Destruct() error {
 
 func (s *Service) key() string { return s.name + "\n" + s.store.Key() }
 
-// acquire returns the open store, of which one more user is counted.
+// acquire returns the open store, and increments its reference count.
 func (s *Service) acquire() (*outbox.Outbox, error) {
 	open, _, err := outboxes.LoadOrNew(s.key(), func() (caddy.Destructor, error) {
 		logger := slog.New(currentLog{})
@@ -266,8 +271,8 @@ func (s *Service) acquire() (*outbox.Outbox, error) {
 	return open.(openOutbox).Outbox, nil
 }
 
-// running returns the app of the running configuration, nil if that stores nothing.
-// A configuration that is being loaded may still fail.
+// running returns the app of the running configuration, or nil if it has none. A
+// configuration that is still being loaded is not running yet, because it may fail.
 func running() *Service {
 	app, err := caddy.ActiveContext().AppIfConfigured("tim_delivery")
 	if err != nil {
@@ -277,7 +282,7 @@ func running() *Service {
 	return s
 }
 
-// Start opens the store. Deliveries begin once the whole configuration runs.
+// Start opens the store. Deliveries begin when the whole configuration is running.
 func (s *Service) Start() (err error) {
 	if s.outbox, err = s.acquire(); err != nil {
 		return fmt.Errorf("opening the store: %w", err)
@@ -287,8 +292,8 @@ func (s *Service) Start() (err error) {
 	return nil
 }
 
-// work begins to deliver when the configuration runs: the servers that deliveries
-// go through start after this app, or before it, or not at all.
+// work starts delivering when the configuration is running. It waits for that because the
+// HTTP app, which deliveries need, may start after this app, or fail to start.
 func (s *Service) work() {
 	defer close(s.working)
 	for running() != s {
@@ -310,13 +315,13 @@ func (s *Service) work() {
 		Keep: time.Duration(s.Keep), KeepDead: time.Duration(s.KeepDead), Dead: s.emitDead,
 	})
 	if err != nil {
-		s.logger.Error("stored callbacks are not delivered", zap.Error(err))
+		s.logger.Error("starting deliveries failed", zap.Error(err))
 	}
 	s.warnOfUnclaimed()
 }
 
-// Stop begins no more deliveries and finishes those that run. When Caddy exits it
-// waits for them for as long as the HTTP app's grace period; a reload does not wait.
+// Stop begins no more deliveries. If Caddy is exiting, it waits for running ones, up to
+// the grace period of the HTTP app; otherwise, they are finished in the background.
 func (s *Service) Stop() error {
 	close(s.stopped)
 	<-s.working
@@ -327,7 +332,7 @@ func (s *Service) Stop() error {
 		s.finish(s.grace())
 		return nil
 	}
-	if _, err := s.acquire(); err != nil { // it outlives Cleanup
+	if _, err := s.acquire(); err != nil { // for the deliveries that continue after Cleanup
 		return err
 	}
 	go func() {
@@ -341,18 +346,18 @@ func (s *Service) finish(within time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	if err := s.workers.Stop(ctx); err != nil {
-		caddy.Log().Named("tim_delivery").Info("deliveries were cut off and are due again", zap.Error(err))
+		caddy.Log().Named("tim_delivery").Info("running deliveries were canceled and will be repeated", zap.Error(err))
 	}
 }
 
 func (s *Service) release() {
 	if _, err := outboxes.Delete(s.key()); err != nil {
-		caddy.Log().Named("tim_delivery").Warn("closing the store", zap.Error(err))
+		caddy.Log().Named("tim_delivery").Warn("closing store", zap.Error(err))
 	}
 }
 
-// Cleanup closes the store, unless another configuration has it. All servers have
-// stopped by then, so that a callback that came in until the end was stored.
+// Cleanup closes the store, unless another configuration uses it. Caddy calls it after all
+// servers have stopped, so callbacks can be stored until then.
 func (s *Service) Cleanup() error {
 	if s.outbox != nil {
 		s.release()
@@ -360,8 +365,8 @@ func (s *Service) Cleanup() error {
 	return nil
 }
 
-// gracePeriod is how long deliveries may go on when Caddy stops: the HTTP app's
-// grace period, or what an attempt may take if that is not limited.
+// gracePeriod returns how long to wait for deliveries when Caddy exits: the grace period
+// of the HTTP app or, if that is not limited, the timeout of an attempt.
 func gracePeriod(ctx caddy.Context, attempt time.Duration) time.Duration {
 	app, err := ctx.AppIfConfigured("http")
 	if http, ok := app.(*caddyhttp.App); err == nil && ok && http.GracePeriod > 0 {
@@ -370,8 +375,8 @@ func gracePeriod(ctx caddy.Context, attempt time.Duration) time.Duration {
 	return attempt
 }
 
-// unclaimed returns the queues that hold deliveries but that this configuration does
-// not have, with their numbers: their guard or consumer was renamed or removed.
+// unclaimed returns the number of waiting deliveries in each queue that is not configured,
+// because its guard or consumer was renamed or removed.
 func (s *Service) unclaimed(counts []outbox.Count) map[outbox.Queue]int {
 	unclaimed := make(map[outbox.Queue]int)
 	for _, c := range counts {
@@ -394,10 +399,10 @@ func (s *Service) warnOfUnclaimed() {
 	defer cancel()
 	counts, err := s.outbox.Counts(ctx)
 	if err != nil {
-		return // the store's own trouble is logged already
+		return // errors of the store are logged elsewhere
 	}
 	for queue, n := range s.unclaimed(counts) {
-		s.logger.Warn("deliveries wait for a guard or a consumer that is not in the configuration: give one that name, or discard them",
+		s.logger.Warn("deliveries await a guard or consumer that is not configured; restore it, or discard them",
 			zap.String("guard", queue.Guard), zap.String("consumer", queue.Consumer), zap.Int("deliveries", n))
 	}
 }

@@ -119,7 +119,7 @@ func TestEndToEndDeliveryIsRetriedUntilAccepted(t *testing.T) {
 		"nobody listens, said": {"reverse_proxy 127.0.0.1:1 # %s\nhandle_errors {\nrespond sorry\n}", accepts, "connect: connection refused"},
 		"no handler":           {"# %s", accepts, "no handler answered"},
 		"hangs":                {"reverse_proxy %s", hangs, "no answer within 500ms"},
-		"breaks off":           {"reverse_proxy %s", breaksOff, "the answer broke off"},
+		"breaks off":           {"reverse_proxy %s", breaksOff, "the answer was cut off"},
 		"204":                  {"reverse_proxy %s", answers(http.StatusNoContent, ""), ""},
 		"202 of a text":        {"reverse_proxy %s", answers(http.StatusAccepted, "queued"), ""},
 		"OK":                   {"reverse_proxy %s", answers(http.StatusOK, guardtest.OKJSON), ""},
@@ -189,7 +189,7 @@ func TestEndToEndDeliveryUsesTheCurrentConfiguration(t *testing.T) {
 
 	s.body = strings.Replace(delivering(b), guardtest.App, "1400000001", 1)
 	p = s.start(t)
-	s.wantError(t, "app "+guardtest.App+" is not in this guard's configuration any more")
+	s.wantError(t, "app "+guardtest.App+" is no longer configured in this guard")
 	p.terminate(t)
 
 	s.body = strings.Replace(delivering(b), guardtest.Token, guardtest.NewToken+" "+guardtest.Token, 1)
@@ -260,14 +260,14 @@ func TestDeliveryConfigIsValidated(t *testing.T) {
 		body, options string
 		want          string // in the error; empty if there is none
 	}{
-		"two of the same name":      {guards("", ""), "", `two tim_callback that deliver are named \"default\"`},
+		"two of the same name":      {guards("", ""), "", `two tim_callback that store callbacks are named \"default\"`},
 		"two names":                 {guards("name a", "name b"), "", ""},
 		"one of them stores":        {guardtest.Guard() + "\nhandle {\n" + guardtest.Guard("on after deliver") + "\n}", "", ""},
 		"no such variable":          {guards(""), "store postgres {env.TIMGUARD_TEST_UNSET}", "TIMGUARD_TEST_UNSET"},
-		"before-callbacks":          {guardtest.Guard("on * deliver"), "", "deliver stores callbacks, but Group.CallbackBeforeCreateGroup asks for an answer now"},
+		"before-callbacks":          {guardtest.Guard("on * deliver"), "", "deliver is only for after-callbacks, but Group.CallbackBeforeCreateGroup is a before-callback"},
 		"before-callbacks above":    {guardtest.Guard("on before forward", "on * deliver"), "", ""},
 		"console without a guard":   {"tim_console /deliveries", "", ""},
-		"fallback for both classes": {guardtest.Guard("on Group.* forward {\nfallback deliver\n}"), "", "asks for an answer now"},
+		"fallback for both classes": {guardtest.Guard("on Group.* forward {\nfallback deliver\n}"), "", "fallback deliver is only for after-callbacks"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

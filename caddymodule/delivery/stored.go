@@ -17,8 +17,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// Store implements [caddymodule.Deliveries]. A configuration's handlers may run a
-// moment before its store is open.
+// Store implements [caddymodule.Deliveries]. It waits until the store is open, because
+// the HTTP app may start earlier.
 func (s *Service) Store(ctx context.Context, c *caddymodule.StoredCallback) error {
 	select {
 	case <-s.started:
@@ -32,8 +32,8 @@ func (s *Service) Store(ctx context.Context, c *caddymodule.StoredCallback) erro
 	return err
 }
 
-// rowsOf returns what is stored: one row for the guard's own backend, and one for
-// each consumer.
+// rowsOf returns the rows to store: one for the guard's own backend, if requested, and one
+// for each consumer.
 func rowsOf(c *caddymodule.StoredCallback) []*outbox.Callback {
 	consumers := c.Consumers
 	if c.Own {
@@ -50,8 +50,8 @@ func rowsOf(c *caddymodule.StoredCallback) []*outbox.Callback {
 	return rows
 }
 
-// rowOf returns what is kept of a request: all that is needed to make it again, but
-// nothing that authenticates anybody.
+// rowOf returns the row for a callback, with everything that is needed to replay the
+// request, except credentials.
 func rowOf(c *caddymodule.StoredCallback) outbox.Callback {
 	r := c.Request
 	original := *r
@@ -77,8 +77,8 @@ func rowOf(c *caddymodule.StoredCallback) outbox.Callback {
 	return row
 }
 
-// unstored are the headers that a delivery gets anew, or that are of the connection,
-// or secrets.
+// unstored are the headers that are not stored, because they are secrets, belong to the
+// connection, or are set by each delivery.
 var unstored = []string{
 	"Authorization", "Cookie", "Proxy-Authorization", "Tim-Delivery-Attempt", "Tim-Delivery-Consumer",
 	"Connection", "Content-Length", "Expect", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
@@ -89,9 +89,9 @@ func pathOf(uri string) string {
 	return path
 }
 
-// contentKey tells an event from others: what is the same but for the app, the host
-// or the path is another one. Empty if nothing in the payload tells the event from a
-// later one just like it.
+// contentKey returns the key for deduplication, which includes the app, the host, the path
+// and the consumer. It is empty if nothing in the payload distinguishes the event from a
+// later one.
 func contentKey(c *caddymodule.StoredCallback, host, path, consumer string) string {
 	content := c.Event.ContentKey()
 	if content == "" {

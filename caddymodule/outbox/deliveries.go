@@ -159,8 +159,16 @@ func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts i
 // Discard discards the callback with the given id: it is not attempted again, unless
 // by Retry, but stays listed. A dead callback is deleted instead. Discard returns
 // ErrNotFound, or ErrState if an attempt is running or the callback was delivered.
-func (o *Outbox) Discard(ctx context.Context, id int64) (Delivery, error) {
-	d, err := o.Get(ctx, id)
+func (o *Outbox) Discard(ctx context.Context, id int64) (d Delivery, err error) {
+	err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
+		d, err = discard(ctx, tx, id)
+		return err
+	})
+	return d, err
+}
+
+func discard(ctx context.Context, tx riverdriver.Executor, id int64) (Delivery, error) {
+	d, err := delivery(tx.JobGetByID(ctx, &riverdriver.JobGetByIDParams{ID: id}))
 	if err != nil {
 		return d, err
 	}
@@ -168,11 +176,15 @@ func (o *Outbox) Discard(ctx context.Context, id int64) (Delivery, error) {
 	case Running, Delivered:
 		return d, fmt.Errorf("%w: it is %s", ErrState, d.State)
 	case Dead:
-		d, err = delivery(o.store.put.JobDelete(ctx, id))
+		d, err = delivery(tx.JobDelete(ctx, &riverdriver.JobDeleteParams{ID: id}))
 		d.State = Discarded
 		return d, err
 	}
-	return delivery(o.store.put.JobCancel(ctx, id))
+	d, err = delivery(tx.JobCancel(ctx, &riverdriver.JobCancelParams{ID: id, CancelAttemptedAt: time.Now(), ControlTopic: "river_control"}))
+	if err == nil && d.State != Discarded { // an attempt has begun in between
+		return d, fmt.Errorf("%w: it is %s", ErrState, d.State)
+	}
+	return d, err
 }
 
 // explain converts a violation of the unique index by a retry to an ErrState.

@@ -10,13 +10,13 @@ import (
 	"github.com/riverqueue/river/riverdriver"
 )
 
-// scheduling is a River driver that makes the retries that come due available by one
-// plain statement. River's own looks for rows with the same unique key, of which no
-// two wait here, and returns all that it changed. Once a backend has refused some
-// thousands, that holds up those who store for seconds, every 5 seconds.
+// scheduling is a River driver that makes due retries available with one simple
+// statement. River's own also looks for rows with the same unique key, although waiting
+// rows always have different ones here, and returns all rows that it changed. With
+// thousands of retries, that delays Put by seconds, every 5 seconds.
 type scheduling[TTx any] struct {
 	riverdriver.Driver[TTx]
-	statement string // of Database
+	statement string // Database.Schedule
 }
 
 // GetExecutor implements riverdriver.Driver.
@@ -51,8 +51,8 @@ type schedulingTx struct {
 	statement string
 }
 
-// JobSchedule implements riverdriver.Executor. It returns no rows: they are for
-// announcing what has become available, and workers poll.
+// JobSchedule implements riverdriver.Executor. It returns no rows, which River would only
+// use for notifications.
 func (tx schedulingTx) JobSchedule(ctx context.Context, params *riverdriver.JobScheduleParams) ([]*riverdriver.JobScheduleResult, error) {
 	return nil, tx.Exec(ctx, tx.statement, params.Now.UTC().Format(time.RFC3339Nano))
 }

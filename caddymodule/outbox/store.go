@@ -43,15 +43,15 @@ type Database struct {
 	// Arguments is an SQL expression for a job's arguments as JSON, without the body.
 	Arguments string
 
-	// Errors is an expression for a job's errors, as JSON.
+	// Errors is an SQL expression for a job's errors as JSON.
 	Errors string
 
-	// Schedule is a statement that makes deliveries available that are due by its
-	// argument, a time in RFC 3339: some thousands at most, so that those who store
-	// hardly wait for it.
+	// Schedule is an SQL statement that makes deliveries available that are due at its
+	// argument, an RFC 3339 timestamp. It must be limited to some thousands, so that
+	// it does not delay Put noticeably.
 	Schedule string
 
-	// Close closes it.
+	// Close closes the database.
 	Close func()
 }
 
@@ -71,8 +71,6 @@ type Store struct {
 // type as a type parameter.
 type client interface {
 	InsertMany(context.Context, []river.InsertManyParams) ([]*rivertype.JobInsertResult, error)
-	JobCancel(context.Context, int64) (*rivertype.JobRow, error)
-	JobDelete(context.Context, int64) (*rivertype.JobRow, error)
 	Start(context.Context) error
 	Stop(context.Context) error
 	StopAndCancel(context.Context) error

@@ -56,7 +56,8 @@ func (s *Store) Provision(caddy.Context) (err error) {
 	if s.Path, err = caddy.NewReplacer().ReplaceOrErr(s.Path, true, true); err != nil {
 		return fmt.Errorf("store sqlite: %w; it must be set for the running server: a reload cannot add a variable", err)
 	}
-	return nil
+	s.Path, err = filepath.Abs(s.Path) // by which the open store is found again after a reload
+	return err
 }
 
 // Key implements [delivery.Store].

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,15 +51,24 @@ func Guard(subdirectives ...string) string {
 	return "tim_callback {\n app " + App + " " + Token + "\n" + strings.Join(subdirectives, "\n") + "\n}"
 }
 
-// FreePort returns a local address with a free port.
+// assigned holds the addresses that FreePort has returned.
+var assigned sync.Map
+
+// FreePort returns a local address with a free port that it has not returned before.
+// Tests run in parallel, and need some time before they listen.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		_ = listener.Close()
+		address := listener.Addr().String()
+		if _, again := assigned.LoadOrStore(address, true); !again {
+			return address
+		}
 	}
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
 }
 
 // Itself returns the path of the test binary. It does not use os.Args, because caddytest

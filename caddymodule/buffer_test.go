@@ -129,7 +129,7 @@ func TestRoomIsMadeAsABodyComes(t *testing.T) {
 		{1 << 20, 1 << 30, 16 << 20},
 		{1 << 20, 1<<20 + 1, 1<<20 + 1},
 	} {
-		if got := len(takeRoom(tt.have, tt.wanted).bytes); got != tt.want {
+		if got := len(takeBuffer(tt.have, tt.wanted).bytes); got != tt.want {
 			t.Errorf("room of %d bytes for more than %d of %d, want %d", got, tt.have, tt.wanted, tt.want)
 		}
 	}
