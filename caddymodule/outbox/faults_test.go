@@ -327,3 +327,27 @@ func TestSurvivesTerminatedBackends(t *testing.T) {
 	}
 	eventually(t, 30*time.Second, "all delivered", func() bool { return count(t, o, outbox.Delivered) == 20 })
 }
+
+// Reading while the SQLite file is away makes no other in its place, which the store
+// would go on with when the file is back.
+func TestAMissingSQLiteFileIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
+	c := configFor(t, "sqlite")
+	o := mustOpen(t, c)
+	mustPut(t, o, recall("a"))
+	if err := os.Rename(c.store, c.store+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := o.List(context.Background(), outbox.Filter{}); err == nil {
+		t.Error("it lists a file that is not there")
+	}
+	if _, err := os.Stat(c.store); !os.IsNotExist(err) {
+		t.Errorf("another file was made: %v", err)
+	}
+	if err := os.Rename(c.store+".away", c.store); err != nil {
+		t.Fatal(err)
+	}
+	if items, err := o.List(context.Background(), outbox.Filter{}); err != nil || len(items) != 1 {
+		t.Errorf("%d items, %v; want 1 as before", len(items), err)
+	}
+}

@@ -165,6 +165,7 @@ const mustWrite = "user_version(0)"
 // dsn returns the data source name of connections to path.
 func dsn(path, txlock string, pragmas ...string) string {
 	q := url.Values{
+		"mode":    {"rw"}, // a connection must not create another file where the store's was
 		"_txlock": {txlock},
 		"_pragma": append([]string{
 			"busy_timeout(2000)",
