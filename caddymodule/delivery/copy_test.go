@@ -267,7 +267,7 @@ func TestEndToEndCopyFollowsTheConfiguration(t *testing.T) {
 		s.body = copying("forward", own, map[string]*unsteady{"search": search})
 		s.reload(t)
 		eventually(t, 10*time.Second, "a warning", func() bool {
-			return strings.Contains(p.log.String(), "deliveries wait for a guard or a consumer that is not in the configuration")
+			return strings.Contains(p.log.String(), "deliveries await a guard or consumer that is not configured")
 		})
 		post("second")
 		if a := search.one(t, event("second")); a.Header.Get("Tim-Delivery-Consumer") != "search" {
@@ -424,7 +424,7 @@ func testCopyWithStoreFault(t *testing.T, fault storeFault) {
 			t.Errorf("%v failures of %s are counted, want 1", n, command)
 		}
 	}
-	for _, line := range []string{"storing a callback for its consumers failed", "storing a callback failed: forwarding it at once"} {
+	for _, line := range []string{"storing callback for consumers failed", "storing callback failed; forwarding it"} {
 		if !strings.Contains(guard.log.String(), line) {
 			t.Errorf("the log does not say %q", line)
 		}
