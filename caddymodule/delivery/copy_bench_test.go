@@ -80,7 +80,7 @@ func benchmarkCopy(b *testing.B, store, rule string, arrivals int64) {
 		wg.Go(func() {
 			buf := make([]byte, 4096)
 			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
-				time.Sleep(time.Until(start.Add(time.Duration(n) * time.Second / consumersRate)))
+				time.Sleep(time.Until(start.Add(time.Duration(n) * time.Second / time.Duration(consumersRate()))))
 				request, began := wireEvent(s.listen, fmt.Sprint(n)), time.Now()
 				if answer, err := exchange(conn, request, buf); err != nil || !bytes.HasSuffix(answer, []byte(guardtest.OKJSON)) {
 					b.Errorf("answer %s, %v", answer, err)

@@ -256,7 +256,13 @@ func TestEndToEndCopyFollowsTheConfiguration(t *testing.T) {
 		s.global += "\nmetrics"
 		s.options = store
 		p := s.start(t)
-		post := func(id string) { t.Helper(); newPoster(t, s.listen).wantOK(t, id) }
+		post := func(id string) { // the server of the old configuration may accept a connection, and drop it
+			t.Helper()
+			eventually(t, 10*time.Second, "an answer", func() bool {
+				_, answer, err := newPoster(t, s.listen).post("/callback", callback.RecallCommand, event(id))
+				return err == nil && answer == guardtest.OKJSON
+			})
+		}
 		post("first")
 		s.wantError(t, "the status 503")
 		const unclaimed = `caddy_tim_callback_unclaimed_deliveries{consumer="archive",guard="default"}`
@@ -308,14 +314,16 @@ func TestEndToEndCopyIsReplayedToOneConsumerAlone(t *testing.T) {
 		for i := range events {
 			p.wantOK(t, fmt.Sprint("replay-", i))
 		}
+		eventually(t, 20*time.Second, "all arrive", func() bool { return archive.total() == events && search.total() == events })
 		s.wantState(t, outbox.Delivered, 3*events)
+		backend, other := own.total(), search.total() // a busy machine forwards some at once
 		if output := s.cli(t, false, "retry", "--consumer", "archive", "--since", "2h", "--state", "delivered"); output != fmt.Sprintf("%d retried\n", events) {
 			t.Errorf("retry printed %s", output)
 		}
 		eventually(t, 20*time.Second, "all arrive again", func() bool { return archive.total() == 2*events })
-		s.wantState(t, outbox.Delivered, 3*events)
-		if own.total() != events || search.total() != events {
-			t.Errorf("the backend got %d and another consumer %d, want %d each", own.total(), search.total(), events)
+		s.wantState(t, outbox.Pending, 0)
+		if own.total() != backend || search.total() != other {
+			t.Errorf("the backend got %d more and another consumer %d, want none", own.total()-backend, search.total()-other)
 		}
 		for i := range events {
 			if n := archive.times(event(fmt.Sprint("replay-", i))); n != 2 {
