@@ -39,9 +39,23 @@ var parametersByForm = func() map[string]string {
 	return forms
 }()
 
-// splitting are the bytes at which some servers and languages split or cut a raw
-// query, or which they drop: controls, the space, the semicolon and the number sign.
-const splitting = "\x00\x01\x02\x03\x04\x05\x06\a\b\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f ;#\x7f"
+// A byte of a raw query that is none of these means itself.
+const (
+	escapes uint8 = 1 << iota // it begins an escape, is one, or is not ASCII
+	splits                    // some servers and languages split or cut the query there, or drop it
+)
+
+var queryBytes = func() (kinds [256]uint8) {
+	for c := range kinds {
+		switch {
+		case c <= ' ', c == ';', c == '#', c == 0x7f:
+			kinds[c] = splits
+		case c == '%', c == '+', c >= utf8.RuneSelf:
+			kinds[c] = escapes
+		}
+	}
+	return kinds
+}()
 
 // ParseQuery reads the protocol's parameters from the raw query of a callback's
 // URL (without the question mark). Parameters may stand in any order, and names
@@ -54,7 +68,11 @@ const splitting = "\x00\x01\x02\x03\x04\x05\x06\a\b\t\n\v\f\r\x0e\x0f\x10\x11\x1
 // protocol parameter's value control bytes, invalid UTF-8 and letters that are
 // not percent-encoded. Its errors have the reason query.
 func ParseQuery(raw string) (Query, error) {
-	if strings.ContainsAny(raw, splitting) {
+	var has uint8
+	for _, c := range []byte(raw) {
+		has |= queryBytes[c]
+	}
+	if has&splits != 0 {
 		return Query{}, reject(ReasonQuery, "", "a semicolon, a control byte or a byte that must be percent-encoded in the query")
 	}
 	if strings.Count(raw, "&") >= MaxParameters {
@@ -62,7 +80,7 @@ func ParseQuery(raw string) (Query, error) {
 	}
 	var q Query
 	var seen [len(parameters)]bool
-	plain := isPlain(raw)
+	plain := has&escapes == 0 // as most are
 	for pair := range strings.SplitSeq(raw, "&") {
 		name, value, _ := strings.Cut(pair, "=")
 		rawValue := value
@@ -91,17 +109,6 @@ func ParseQuery(raw string) (Query, error) {
 		*q.parameter(name) = value
 	}
 	return q, nil
-}
-
-// isPlain reports whether a raw query is what it means: ASCII without escapes, as
-// most are.
-func isPlain(raw string) bool {
-	for _, c := range []byte(raw) {
-		if c == '%' || c == '+' || c >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
 }
 
 func unescape(rawName, rawValue string) (name, value string, err error) {
