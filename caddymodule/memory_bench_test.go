@@ -258,8 +258,8 @@ func (l memoryLoad) check(tb testing.TB, bare, own memoryFigures) {
 	switch {
 	case l.sent > 0:
 		body = heldOf(l.sent)
-	case l.rounds > 0:
-		body = heldOf(l.declared)
+	case l.rounds > 0: // and the copy that is forwarded
+		body = heldOf(l.declared) + l.declared
 	}
 	if l.rounds == 0 {
 		bound := l.connections*(bare.perConnection(l)+body)*105/100 + little
@@ -301,7 +301,7 @@ func (l memoryLoad) check(tb testing.TB, bare, own memoryFigures) {
 //
 // and beyond 1 MiB, where max_body allows it, not more than the client has declared:
 // it has to send a sixteenth of what it makes the guard reserve. A body that is
-// forwarded is then held in memory of its own size, and the other serves the next
+// forwarded is then copied to memory of its own size, and the other serves the next
 // one. As with everything written in Go, the heap may be two or three times what
 // lives before garbage is collected, which GOMEMLIMIT bounds. Caddy closes a
 // connection whose body has paused for a minute. All of it is back afterwards.
