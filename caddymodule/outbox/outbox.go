@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"riverqueue.com/riverui/uiendpoints"
@@ -39,7 +38,6 @@ type Outbox struct {
 
 	puts       chan *put
 	putTimeout time.Duration
-	committing atomic.Int64 // the number of callers in the current commit
 
 	migrated chan struct{} // closed when the tables are up to date
 	workers  sync.WaitGroup

@@ -79,9 +79,7 @@ func (o *Outbox) commit() {
 		select {
 		case p := <-o.puts:
 			batch := o.gather(p)
-			o.committing.Store(int64(len(batch)))
 			o.write(batch)
-			o.committing.Store(0)
 		case <-o.ctx.Done():
 			return
 		}

@@ -21,10 +21,6 @@ type Database struct {
 	// Remote is whether the database is a server, which may be down temporarily.
 	Remote bool
 
-	// OneWriter is whether there can be only one writer at a time, so that deliveries
-	// delay Put.
-	OneWriter bool
-
 	// IsBadRow reports whether an insert failed because of a value that it inserts,
 	// not because of the state of the database.
 	IsBadRow func(error) bool

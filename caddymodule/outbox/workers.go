@@ -21,9 +21,10 @@ const (
 	// River's driver for SQLite polls anyway.
 	fetchInterval = 100 * time.Millisecond
 
-	// fetchCooldown is the minimum time between two fetches under load. On SQLite,
-	// fetches delay Put.
-	fetchCooldown = 10 * time.Millisecond
+	// fetchCooldown is the minimum time between two fetches of a queue. A fetch returns
+	// as many deliveries as there are idle workers, so that 16 of them deliver up to
+	// 3,200 a second.
+	fetchCooldown = 5 * time.Millisecond
 )
 
 // Attempt is an attempt to deliver a stored callback.
@@ -203,7 +204,6 @@ type worker struct {
 func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 	w := r.workers
 	queue := queueOf(job.Queue)
-	w.outbox.yield(ctx)
 	w.throttle(ctx, queue)
 	a := Attempt{Callback: job.Args, ID: job.ID, Attempt: job.Attempt}
 	err := w.attempt(ctx, queue, a)
@@ -245,22 +245,5 @@ func (w *Workers) throttle(ctx context.Context, queue Queue) {
 	select {
 	case <-time.After(min(delay, w.config.Timeout/4)): // the timeout of the attempt is running
 	case <-ctx.Done():
-	}
-}
-
-// yield delays an attempt, by up to 100ms, while many callbacks are being stored in a
-// database with one writer. Requests wait for these commits, and deliveries would slow
-// them down; River fetches no more jobs while the attempt is delayed.
-func (o *Outbox) yield(ctx context.Context) {
-	const crowded, step = 8, 10 * time.Millisecond
-	if !o.store.OneWriter {
-		return
-	}
-	for waited := time.Duration(0); waited < 10*step && o.committing.Load() >= crowded; waited += step {
-		select {
-		case <-time.After(step):
-		case <-ctx.Done():
-			return
-		}
 	}
 }

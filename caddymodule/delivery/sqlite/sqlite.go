@@ -82,7 +82,6 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 // database describes SQLite, which has one writer and stores times as text.
 var database = outbox.Database{
-	OneWriter:  true,
 	IsBadRow:   isBadRow,
 	SelectJSON: selectJSON,
 	Time:       "strftime('%%Y-%%m-%%dT%%H:%%M:%%fZ', %s)",
@@ -114,7 +113,7 @@ func Open(path string, logger *slog.Logger) (outbox.Store, error) {
 	// SQLite has one writer. All writers share one connection and wait for it in
 	// Go, which is fair and immediate; several connections would wait for each other
 	// by sleeping.
-	writer, err := sql.Open("sqlite", dsn(path, "immediate", mustWrite))
+	writer, err := openPreparing(dsn(path, "immediate", mustWrite))
 	if err != nil {
 		return outbox.Store{}, err
 	}
