@@ -211,13 +211,18 @@ func checkName(name string) error {
 // ServeHTTP judges the callback, records what it found, and does what its rule says.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	c := h.judge(r)
-	defer c.body.release()
 	h.record(r, c)
 	action, ok := actions[c.action]
 	if !ok {
-		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("no such action: %s", c.action))
+		return noSuchAction(c.action)
 	}
-	return action.serve(h, w, r, next, c)
+	err := action.serve(h, w, r, next, c)
+	c.body.release()
+	return err
+}
+
+func noSuchAction(name string) error {
+	return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("no such action: %s", name))
 }
 
 // Interface guards
