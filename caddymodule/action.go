@@ -35,9 +35,15 @@ type action struct {
 	internal bool
 }
 
-var actions = make(map[string]action)
+var actions = make(map[string]*action)
 
-func registerAction(name string, a action) { actions[name] = a }
+func registerAction(name string, a action) { actions[name] = &a }
+
+// forwards reports whether the rule's action does.
+func (r *Rule) forwards() bool {
+	a, ok := actions[r.Action]
+	return ok && a.forwards
+}
 
 // actionNames returns the names of the actions that rules can use.
 func actionNames() []string {

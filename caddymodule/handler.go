@@ -212,13 +212,14 @@ func checkName(name string) error {
 // ServeHTTP judges the callback, records the result, and performs the action.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	c := h.judge(r)
-	defer c.body.release()
 	h.record(r, c)
 	action, ok := actions[c.action]
 	if !ok {
 		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("unknown action: %s", c.action))
 	}
-	return action.serve(h, w, r, next, c)
+	err := action.serve(h, w, r, next, c)
+	c.body.release()
+	return err
 }
 
 // Interface guards

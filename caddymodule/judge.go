@@ -92,7 +92,7 @@ func (h *Handler) checkRequest(r *http.Request, c *call) (err error) {
 	if err = c.body.read(r, h.MaxBody); err != nil {
 		return err
 	}
-	if h.Mode == modeReport || actions[c.rule.Action].forwards {
+	if h.Mode == modeReport || c.rule.forwards() {
 		c.body.keep()
 	}
 	c.event, err = callback.Inspect(c.body.bytes, c.query.CallbackCommand)
