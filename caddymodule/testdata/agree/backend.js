@@ -11,7 +11,7 @@ app.use(express.json());
 app.use(express.urlencoded({ extended: true }));
 app.use(express.text());
 app.use(express.raw({ type: (request) => !request.headers['content-type'] }));
-app.post('*', handle);
+app.use(handle);
 
 function handle(request, response) {
   const read = request.body;
