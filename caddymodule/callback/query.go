@@ -39,10 +39,6 @@ var parametersByForm = func() map[string]string {
 	return forms
 }()
 
-// ambiguous are the bytes of a raw query that some servers and languages drop, or at
-// which they split or truncate it: control bytes, space, semicolon and number sign.
-const ambiguous = "\x00\x01\x02\x03\x04\x05\x06\a\b\t\n\v\f\r\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f ;#\x7f"
-
 // ParseQuery parses the protocol's parameters in the raw query of a callback's URL
 // (without the question mark). Parameters may be in any order, and unknown ones are
 // ignored.
@@ -54,7 +50,8 @@ const ambiguous = "\x00\x01\x02\x03\x04\x05\x06\a\b\t\n\v\f\r\x0e\x0f\x10\x11\x1
 // a protocol parameter, control bytes, invalid UTF-8 and unescaped non-ASCII
 // characters. The reason of an error is query.
 func ParseQuery(raw string) (Query, error) {
-	if strings.ContainsAny(raw, ambiguous) {
+	plain, ok := scanQuery(raw)
+	if !ok {
 		return Query{}, reject(ReasonQuery, "", "the query contains a semicolon, a control byte, or a byte that must be percent-encoded")
 	}
 	if strings.Count(raw, "&") >= MaxParameters {
@@ -62,7 +59,6 @@ func ParseQuery(raw string) (Query, error) {
 	}
 	var q Query
 	var seen [len(parameters)]bool
-	plain := isPlain(raw)
 	for pair := range strings.SplitSeq(raw, "&") {
 		name, value, _ := strings.Cut(pair, "=")
 		rawValue := value
@@ -93,15 +89,20 @@ func ParseQuery(raw string) (Query, error) {
 	return q, nil
 }
 
-// isPlain reports whether the raw query is ASCII without escapes, as most are, so that
-// it need not be decoded.
-func isPlain(raw string) bool {
+// scanQuery reports whether the raw query is ASCII without escapes, as most are, so that
+// it need not be decoded. It is not ok if it has a byte that some servers and languages
+// drop, or at which they split or truncate it.
+func scanQuery(raw string) (plain, ok bool) {
+	plain = true
 	for _, c := range []byte(raw) {
-		if c == '%' || c == '+' || c >= utf8.RuneSelf {
-			return false
+		switch {
+		case c <= ' ', c == ';', c == '#', c == 0x7f:
+			return false, false
+		case c == '%', c == '+', c >= utf8.RuneSelf:
+			plain = false
 		}
 	}
-	return true
+	return plain, true
 }
 
 func unescape(rawName, rawValue string) (name, value string, err error) {
