@@ -78,7 +78,10 @@ func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 		return
 	}
 	b := newUnsteady(t, accepts)
-	s := newDeliverySite(t, delivering(b))
+	// Caddy keeps connections to the backend for two minutes, also those of the
+	// configurations before.
+	site := delivering(b) + " {\ntransport http {\nkeepalive 1s\n}\n}"
+	s := newDeliverySite(t, site)
 	s.admin, s.logs = "off", "ERROR"
 	s.load(t) // goroutines that only the first load starts are not leaks
 	if err := caddy.Stop(); err != nil {
@@ -94,7 +97,7 @@ func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 	reloads := inLongForm(100, 1000)
 	begun := time.Now()
 	for n := range reloads {
-		s.body = fmt.Sprintf("header X-Generation %d\n%s", n, delivering(b))
+		s.body = fmt.Sprintf("header X-Generation %d\n%s", n, site)
 		s.load(t)
 		if stores := openStores(); len(stores) != 1 {
 			t.Fatalf("%d stores are open after %d reloads", len(stores), n+1)
