@@ -16,6 +16,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 // withRules returns a validated handler with the rules, and its warnings.
@@ -164,5 +165,20 @@ func TestBeforeCallbacksWithoutARuleAreWarnedOf(t *testing.T) {
 				t.Errorf("%d are listed, want %d", open, tt.open)
 			}
 		})
+	}
+}
+
+// Package outbox cannot share the format of names, because it stores them without
+// knowing guards.
+func TestNamesAreValidForTheOutboxToo(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{
+		"a", "default", "front-1", "a_b", "0", strings.Repeat("a", 64),
+		"", "A", "a--b", "a-_b", "-a", "a-", "a b", "a|b", "é", "a\n", strings.Repeat("a", 65),
+	} {
+		guard, stored := checkName(name), outbox.CheckName(name)
+		if (guard == nil) != (stored == nil) {
+			t.Errorf("%q: %v for the guard, %v for the outbox", name, guard, stored)
+		}
 	}
 }

@@ -5,7 +5,6 @@ package delivery
 
 import (
 	"encoding/json"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -82,16 +81,7 @@ func console(t *testing.T, s *deliverySite, method, path, body string) (status i
 	}
 	req.SetBasicAuth(operator, password)
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(data)
+	return answerTo(t, req)
 }
 
 // Requests outside of the prefix are passed on, even if their path begins with it.

@@ -260,6 +260,12 @@ func get(t *testing.T, method, target string) (status int, body string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return answerTo(t, req)
+}
+
+// answerTo sends the request and returns its answer.
+func answerTo(t *testing.T, req *http.Request) (status int, body string) {
+	t.Helper()
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -20,16 +20,7 @@ import (
 func TestRetriesThatComeDueTogetherHoldUpNobody(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
-		const backlog = 5000
-		var all []outbox.Callback
-		for i := range backlog {
-			all = append(all, recall(fmt.Sprint("backlog-", i)))
-		}
-		for i := 0; i < backlog; i += 500 {
-			if _, err := o.put(context.Background(), all[i:i+500]...); err != nil {
-				t.Fatal(err)
-			}
-		}
+		all := putMany(t, o, 5000)
 		due := "now() + interval '3s'"
 		if driver == "sqlite" {
 			due = "datetime('now', 'subsec', '+3 seconds')"
@@ -74,15 +65,7 @@ func TestABackendThatIsDownIsThrottled(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		const callbacks = 1000
-		var all []outbox.Callback
-		for i := range callbacks {
-			all = append(all, recall(fmt.Sprint("down-", i)))
-		}
-		for i := 0; i < callbacks; i += 500 {
-			if _, err := o.put(context.Background(), all[i:i+500]...); err != nil {
-				t.Fatal(err)
-			}
-		}
+		putMany(t, o, callbacks)
 		var attempts, delivered atomic.Int64
 		var well atomic.Bool
 		mustWork(t, o, func(context.Context, outbox.Attempt) error {
@@ -102,4 +85,18 @@ func TestABackendThatIsDownIsThrottled(t *testing.T) {
 		eventually(t, 30*time.Second, "all are delivered", func() bool { return delivered.Load() == callbacks })
 		t.Logf("%d attempts failed; all were delivered %s after the backend was up again", attempts.Load()-callbacks, time.Since(start))
 	})
+}
+
+// putMany stores so many callbacks, a multiple of 500.
+func putMany(t *testing.T, o *opened, n int) (all []outbox.Callback) {
+	t.Helper()
+	for i := range n {
+		all = append(all, recall(fmt.Sprint("many-", i)))
+	}
+	for i := 0; i < n; i += 500 {
+		if _, err := o.put(context.Background(), all[i:i+500]...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all
 }
