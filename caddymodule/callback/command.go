@@ -4,6 +4,7 @@
 package callback
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -31,6 +32,36 @@ func ClassOf(command string) Class {
 	return After
 }
 
+// Silence says what Tencent does if it gets no good answer to a callback: none within 2
+// seconds, or one that is not HTTP 200 with JSON.
+type Silence string
+
+const (
+	// Allows means that the action takes place, unless a switch in the console says
+	// otherwise.
+	Allows Silence = "allows"
+	// Blocks means that the action does not take place.
+	Blocks Silence = "blocks"
+	// Loses means that the event is not sent again.
+	Loses Silence = "loses"
+)
+
+// SilenceOf returns what silence means for a command. For an unknown command it is what
+// holds for nearly all of its class.
+func SilenceOf(command string) Silence {
+	if c, known := Lookup(command); known {
+		return c.Silence
+	}
+	return usualSilence(ClassOf(command))
+}
+
+func usualSilence(class Class) Silence {
+	if class == Before {
+		return Allows
+	}
+	return Loses
+}
+
 // Command describes one callback command and the schema of its payload, which
 // [Inspect] enforces.
 type Command struct {
@@ -50,6 +81,26 @@ type Command struct {
 	// The ErrorCodes that forbid the action of a Before command. The first one is
 	// the default.
 	Codes []CodeRange `json:"codes,omitempty"`
+
+	// What no good answer means to Tencent.
+	Silence Silence `json:"silence"`
+
+	// Whether Tencent uses the answer although the command is not a Before command:
+	// it is passed on to a client, so it must come from the backend.
+	Answered bool `json:"answered,omitempty"`
+
+	// Tencent's pages that the fields and codes are from.
+	Source []Page `json:"source,omitempty"`
+}
+
+// Page is a page of Tencent's documentation.
+type Page struct {
+	// The address of the page.
+	URL string `json:"url"`
+
+	// The date of the version that was read, as YYYY-MM-DD or YYYY-MM; empty if the
+	// page has none.
+	Date string `json:"date,omitempty"`
 }
 
 // Field describes one field of a payload, or of an object in it.
@@ -63,6 +114,10 @@ type Field struct {
 	// Whether a payload without the field is rejected. Only fields that every known
 	// version and sample of the payload has are required.
 	Required bool `json:"required,omitempty"`
+
+	// Whether genuine payloads often lack the field, such as the TopicId of a message
+	// that is in no topic. The absence of any other field is noted as [Drift].
+	Optional bool `json:"optional,omitempty"`
 
 	// The minimum value of an integer, number of elements of an array, or length in
 	// bytes of a string.
@@ -176,7 +231,15 @@ var commandsByForm = func() map[string]string {
 }()
 
 // commands is the table of known commands. Each family has its own file.
-var commands = slices.Concat(
+var commands = withSilence(slices.Concat(
 	groupCommands, topicCommands, c2cCommands, snsCommands, stateCommands,
 	officialAccountCommands, botCommands, pushCommands, otherCommands,
-)
+))
+
+// withSilence sets the Silence of the commands that do not set their own.
+func withSilence(commands []Command) []Command {
+	for i, c := range commands {
+		commands[i].Silence = cmp.Or(c.Silence, usualSilence(c.Class))
+	}
+	return commands
+}
