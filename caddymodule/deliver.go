@@ -78,9 +78,10 @@ func (h *Handler) storeFor(r *http.Request, c *call, own bool, consumers []strin
 	if header == nil {
 		header = r.Header
 	}
+	id := c.eventID()
 	return h.deliveries.Store(ctx, &StoredCallback{
 		Guard: h.Name, Request: r, Header: header, Body: c.body.bytes,
-		SdkAppID: c.app.id, Event: c.event, Signed: c.verified, Received: c.start,
+		SdkAppID: c.app.id, Event: c.event, EventID: id, RandomID: c.randomID, Signed: c.verified, Received: c.start,
 		Own: own, Consumers: consumers,
 	})
 }

@@ -77,6 +77,8 @@ type StoredCallback struct {
 	Body     []byte      // Store must copy it
 	SdkAppID string
 	Event    callback.Event
+	EventID  string
+	RandomID bool // EventID does not identify a repetition of the event
 	Signed   bool
 	Received time.Time
 

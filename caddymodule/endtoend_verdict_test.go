@@ -631,3 +631,52 @@ func TestEndToEndVerdictOfAThousandCallsToAHangingBackend(t *testing.T) {
 		t.Errorf("%d kB of heap before, %d kB after", heap>>10, heapNow>>10)
 	}
 }
+
+// One query over the access log, or over the guard's own log, lists every message that
+// passed unjudged, with its app, its accounts and its group.
+func TestEndToEndAuditsWhatTheBackendDidNotJudge(t *testing.T) {
+	const single, group, created = "C2C.CallbackBeforeSendMsg", "Group.CallbackBeforeSendMsg", "Group.CallbackBeforeCreateGroup"
+	s := site{body: "log\n" + guardtest.Guard("on "+single+" forward {\n fallback allow\n}", "on "+group+" forward {\n fallback forbid\n}", "on "+created+" ack", "on before forbid", "on after forward") +
+		"\nheader X-Verdict {http.tim_callback.verdict}\n@judged query CallbackCommand=" + callback.RecallCommand + "\nrespond @judged `" + guardtest.OKJSON + "` 200\nrespond 500"}
+	s.log = queryFilter(t)
+	file := s.start(t)
+	p := protocols(t)[0]
+	tests := map[string]struct {
+		verdict, action string
+		fallback        bool
+		values          map[string]string
+	}{
+		single:                                {"allow", "forward", true, map[string]string{"from": "jared", "to": "jonh", "conversation": "jared,jonh"}},
+		group:                                 {"forbid", "forward", true, map[string]string{"group_id": "1213456", "from": "jared"}},
+		created:                               {"allow", "ack", false, map[string]string{"operator": "admin"}},
+		"Group.CallbackBeforeInviteJoinGroup": {"forbid", "forbid", false, map[string]string{"group_id": "1213456"}},
+		callback.RecallCommand:                {"", "forward", false, map[string]string{"group_id": "1213456"}},
+	}
+	for command, tt := range tests {
+		p.send(t, request{query: commandQuery(command), body: callback.Sample(command)})
+		ofCommand := func(line map[string]any) bool {
+			return isAccess(line) && asObject(line["tim_callback"])["command"] == command
+		}
+		for _, line := range logLines(t, file, ofCommand) {
+			fields := asObject(line["tim_callback"])
+			fell := line["msg"] == "no valid answer from backend; using fallback" && line["command"] == command
+			if fell {
+				fields = line
+			}
+			if fields["command"] != command {
+				continue
+			}
+			if got, _ := fields["verdict"].(string); got != tt.verdict || fields["action"] != tt.action || fields["sdk_app_id"] != guardtest.App || len(fmt.Sprint(fields["event_id"])) != 64 {
+				t.Errorf("%s: %v, want the verdict %q", command, fields, tt.verdict)
+			}
+			for name, want := range tt.values {
+				if fields[name] != want {
+					t.Errorf("%s: %s is %v, want %s", command, name, fields[name], want)
+				}
+			}
+			if fell != tt.fallback && !isAccess(line) {
+				t.Errorf("%s: a fallback is logged: %t, want %t", command, fell, tt.fallback)
+			}
+		}
+	}
+}

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -98,6 +100,7 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 		c.header = r.Header.Clone()
 	}
 	h.tryForward(w, r, next, c, (*HeldAnswer).checkValid, func(err error) {
+		c.verdict = c.rule.Fallback
 		h.logFallback(c, err)
 		h.fallBack(w, r, c)
 	})
@@ -157,11 +160,12 @@ func answerOverdue(w http.ResponseWriter, r *http.Request, answerInstead func(er
 	return http.NewResponseController(w).Flush()
 }
 
+// logFallback logs whose callback is answered in the backend's place, so that an operator
+// can look at what has passed unjudged.
 func (h *Handler) logFallback(c *call, err error) {
 	h.logger.Warn("no valid answer from backend; using fallback",
 		zap.String("guard", h.Name),
-		zap.String("command", c.value("command")),
-		zap.String("verdict", c.rule.Fallback.Verdict),
+		zap.Inline(c),
 		zap.Duration("after", time.Since(c.start)),
 		zap.Error(causeOf(err)))
 }
@@ -176,8 +180,10 @@ func causeOf(err error) error {
 
 // fallBack answers the rule's fallback, and counts it.
 func (h *Handler) fallBack(w http.ResponseWriter, r *http.Request, c *call) {
-	c.verdict = c.rule.Fallback
 	countFallback(c)
+	if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
+		span.SetAttributes(attribute.String("tim_callback.verdict", c.verdictName()))
+	}
 	switch c.verdict.Verdict {
 	case verdictForbid:
 		_ = h.forbid(w, r, nil, c)

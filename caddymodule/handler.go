@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -42,13 +43,19 @@ func init() {
 // `{http.tim_callback.class}` | `before` or `after`
 // `{http.tim_callback.group_id}` | GroupId of the payload
 // `{http.tim_callback.topic_id}` | TopicId of the payload
+// `{http.tim_callback.from}` | The accounts that sent or caused it, such as From_Account, separated by commas; at most 100
+// `{http.tim_callback.to}` | The accounts that it is about, such as To_Account, separated by commas; at most 100
 // `{http.tim_callback.operator}` | UserID of the requester: Operator_Account or, in some commands, another field
+// `{http.tim_callback.conversation}` | What belongs in one order: the topic, group, room or official account; else the two accounts, the smaller first, separated by a comma; else the account
 // `{http.tim_callback.group_type}` | Type of the payload
 // `{http.tim_callback.event_time}` | EventTime of the payload, in milliseconds
+// `{http.tim_callback.event_id}` | A hash of app, command and body in hex, which is the same if the event is sent again; random if nothing in the payload distinguishes the event from a later one
 // `{http.tim_callback.msg_seqs}` | MsgSeq of the messages of the event, separated by commas; at most 100
+// `{http.tim_callback.msg_key}` | MsgKey of the message, or of the first of several
 // `{http.tim_callback.opt_platform}` | OptPlatform of the query
 // `{http.tim_callback.client_ip}` | ClientIP of the query: the address of the end user, not of the caller
 // `{http.tim_callback.action}` | What the guard did: `forward`, `ack`, `forbid`, `deliver`, `reject`, or `console_check`
+// `{http.tim_callback.verdict}` | What the guard answered in the backend's place: `allow`, `forbid` or `deliver`; empty if the backend answered
 // `{http.tim_callback.consumer}` | The consumer that a delivery is for; empty for the guard's own backend
 // `{http.tim_callback.reason}` | Why the callback was refused, or in report mode would have been
 // `{http.tim_callback.path}` | The place of the fault: a query parameter, or a JSON pointer into the body
@@ -97,6 +104,7 @@ type Handler struct {
 	anyToken *callback.Verifier // accepts the tokens of all apps; nil if the console check is off
 	known    map[string]*Rule   // the rules for the known commands
 	logger   *zap.Logger
+	drifted  *sync.Map // the commands whose Drift was logged
 
 	deliveries Deliveries        // nil if no rule stores callbacks
 	server     *caddyhttp.Server // the server of the handler, through which deliveries are replayed
@@ -122,9 +130,19 @@ func (Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets up the handler.
+// Provision sets up the handler. It logs an error besides returning it, because Caddy puts
+// the names of all modules on the way to this one in front of it.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
+	err := h.provision(ctx)
+	if err != nil {
+		h.logger.Error("tim_callback does not load: " + err.Error())
+	}
+	return err
+}
+
+func (h *Handler) provision(ctx caddy.Context) error {
+	h.drifted = new(sync.Map)
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	h.setDefaults()
 	h.provisionRules()
@@ -160,6 +178,7 @@ func (h *Handler) Validate() error {
 		return err
 	}
 	h.warnOfRules()
+	h.warnOfSharedTokens()
 	h.logStartup()
 	return nil
 }
@@ -218,6 +237,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("unknown action: %s", c.action))
 	}
 	err := action.serve(h, w, r, next, c)
+	if h.logsAccess() {
+		c.eventID() // the access log is written when the body is gone
+	}
 	c.body.release()
 	return err
 }

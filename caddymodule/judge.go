@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"errors"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
@@ -25,11 +26,16 @@ type call struct {
 	event     callback.Event
 	rejection *callback.Rejection // nil if the callback is valid
 	action    string
-	attempt   *Attempt    // nil if the request is not a delivery of this guard
-	verdict   *Fallback   // the fallback that is answered, if any
-	copied    bool        // the callback is stored for the rule's consumers
-	header    http.Header // a copy of the original header for the store, if forwarding may modify it
-	closes    bool        // close the connection after an answer instead of reading the rest of the body
+
+	id       string // of the event; see eventID
+	randomID bool
+	idOnce   sync.Once
+
+	attempt *Attempt    // nil if the request is not a delivery of this guard
+	verdict *Fallback   // the fallback that is answered, if any
+	copied  bool        // the callback is stored for the rule's consumers
+	header  http.Header // a copy of the original header for the store, if forwarding may modify it
+	closes  bool        // close the connection after an answer instead of reading the rest of the body
 }
 
 // judge checks a request and chooses the action. It writes nothing, and reads the body
@@ -95,12 +101,17 @@ func (h *Handler) checkRequest(r *http.Request, c *call) (err error) {
 	if h.Mode == modeReport || c.rule.forwards() {
 		c.body.keep()
 	}
-	c.event, err = callback.Inspect(c.body.bytes, c.query.CallbackCommand)
-	return err
+	if c.event, err = callback.Inspect(c.body.bytes, c.query.CallbackCommand); err != nil {
+		return err
+	}
+	if in := c.event.SdkAppID; in != "" && in != c.query.SdkAppID {
+		return &callback.Rejection{Reason: callback.ReasonMismatch, Path: "/SdkAppId", Detail: "is not the SdkAppid of the query"}
+	}
+	return nil
 }
 
 func foreignApp(q callback.Query) error {
-	detail := "is not an app of this guard"
+	detail := "unknown SdkAppid"
 	if q.SdkAppID == "" {
 		detail = "the parameter is missing"
 	}
@@ -125,6 +136,17 @@ func (h *Handler) actionOfRejected(c *call) (string, *Fallback) {
 	default:
 		return actionForbid, c.rule.Fallback
 	}
+}
+
+// eventID returns the ID of the event of a valid callback, or else "". It is computed when
+// it is first needed, because it is a hash of the body.
+func (c *call) eventID() string {
+	c.idOnce.Do(func() {
+		if c.event.Command != "" {
+			c.id, c.randomID = c.event.ID(c.query.SdkAppID, c.body.bytes)
+		}
+	})
+	return c.id
 }
 
 // class returns the class of the command in the query, or "" if there is none.

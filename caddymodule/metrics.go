@@ -45,7 +45,12 @@ var (
 	fallbacksTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "fallbacks_total",
 		Help: "Callbacks that were answered in place of the backend.",
-	}, []string{"command", "verdict"})
+	}, []string{"sdk_app_id", "command", "verdict"})
+
+	driftTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "tim_callback", Name: "drift_total",
+		Help: "Accepted callbacks whose payload differs from the documentation that this version knows.",
+	}, []string{"command"})
 
 	copyFailuresTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "copy_failures_total",
@@ -54,7 +59,7 @@ var (
 )
 
 func registerMetrics(registry prometheus.Registerer) error {
-	return RegisterCollectors(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal, copyFailuresTotal)
+	return RegisterCollectors(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal, driftTotal, copyFailuresTotal)
 }
 
 // RegisterCollectors registers the collectors, unless another handler of the same configuration
@@ -114,7 +119,7 @@ func (h *Handler) initTokenCounters() {
 }
 
 func countFallback(c *call) {
-	fallbacksTotal.WithLabelValues(commandLabel(c.query.CallbackCommand), c.verdict.Verdict).Inc()
+	fallbacksTotal.WithLabelValues(c.appLabel(), commandLabel(c.query.CallbackCommand), c.verdict.Verdict).Inc()
 }
 
 func countCopyFailure(c *call) {

@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"maps"
@@ -33,7 +34,8 @@ var metricLabels = map[string][]string{
 	"inspect_seconds":    {},
 	"clock_skew_seconds": {},
 	"token_uses_total":   {"sdk_app_id", "token"},
-	"fallbacks_total":    {"command", "verdict"},
+	"fallbacks_total":    {"sdk_app_id", "command", "verdict"},
+	"drift_total":        {"command"},
 }
 
 // deliveryMetricLabels are those of a guard that stores callbacks.
@@ -165,6 +167,7 @@ func TestEndToEndMetricsHaveTheirNamesAndLabels(t *testing.T) {
 	c.post(t, sampleOf(callback.RecallCommand))
 	c.post(t, sampleOf(beforeSend))
 	c.post(t, request{query: goodQuery(), body: []byte("[]")})
+	c.post(t, request{query: goodQuery(), body: bytes.Replace(recallBody(t), []byte("{"), []byte(`{"NewField":1,`), 1)})
 	text := c.scrapeText(t)
 	got := make(map[string][]string)
 	for series := range parseScrape(t, text) {
@@ -230,9 +233,9 @@ func TestEndToEndMetricsCountWhatTheGuardDoes(t *testing.T) {
 		"unknown command":     {sampleOf("New.Anything"), []string{callbacks("other", "forward"), first}},
 		"ack":                 {sampleOf("State.StateChange"), []string{callbacks("State.StateChange", "ack"), first}},
 		"forbid":              {sampleOf("Group.CallbackBeforeCreateGroup"), []string{callbacks("Group.CallbackBeforeCreateGroup", "forbid"), first}},
-		"fallback":            {sampleOf(beforeSend), []string{callbacks(beforeSend, "forward"), first, `fallbacks_total{command="` + beforeSend + `",verdict="forbid"}`}},
+		"fallback":            {sampleOf(beforeSend), []string{callbacks(beforeSend, "forward"), first, `fallbacks_total{command="` + beforeSend + `",` + app + `,verdict="forbid"}`}},
 		"fallback of a refused payload": {broken("C2C.CallbackBeforeSendMsg"), []string{
-			callbacks("C2C.CallbackBeforeSendMsg", "ack"), first, rejections("json"), `fallbacks_total{command="C2C.CallbackBeforeSendMsg",verdict="allow"}`,
+			callbacks("C2C.CallbackBeforeSendMsg", "ack"), first, rejections("json"), `fallbacks_total{command="C2C.CallbackBeforeSendMsg",` + app + `,verdict="allow"}`,
 		}},
 		"refused payload": {broken(callback.RecallCommand), []string{callbacks(callback.RecallCommand, "reject"), first, rejections("json")}},
 		"no rule":         {sampleOf("Push.OfflinePush"), []string{callbacks("Push.OfflinePush", "reject"), first, rejections("command")}},

@@ -31,6 +31,30 @@ func (h *Handler) record(r *http.Request, c *call) {
 	if c.rejection != nil {
 		h.logRejection(r, c)
 	}
+	if c.event.Drift != nil {
+		h.recordDrift(c)
+	}
+}
+
+// recordDrift counts a valid payload that differs from the table of commands, and logs the
+// names once for each command.
+func (h *Handler) recordDrift(c *call) {
+	driftTotal.WithLabelValues(commandLabel(c.query.CallbackCommand)).Inc()
+	if _, logged := h.drifted.LoadOrStore(c.event.Command, true); logged {
+		return
+	}
+	h.logger.Info("payload differs from the documentation that this version knows; it is accepted",
+		zap.String("guard", h.Name), zap.String("command", c.value("command")),
+		zap.Strings("missing", c.event.Drift.Missing), zap.Strings("unknown", printables(c.event.Drift.Unknown)))
+}
+
+// printables returns the texts, which the caller may have chosen, as they may be logged.
+func printables(texts []string) []string {
+	var all []string
+	for _, text := range texts {
+		all = append(all, callback.Printable(text))
+	}
+	return all
 }
 
 // lastCall is the call of the last guard that the request has passed. It is stored as a
@@ -105,8 +129,8 @@ func (l *lastCall) String() string { return l.value("command") }
 
 // valueNames are the names of a call's values in placeholders, logs and traces.
 var valueNames = []string{
-	"sdk_app_id", "command", "class", "group_id", "topic_id", "operator", "group_type", "event_time",
-	"msg_seqs", "opt_platform", "client_ip", "action", "consumer", "reason", "path",
+	"sdk_app_id", "command", "class", "group_id", "topic_id", "from", "to", "operator", "conversation", "group_type", "event_time",
+	"event_id", "msg_seqs", "msg_key", "opt_platform", "client_ip", "action", "verdict", "consumer", "reason", "path",
 }
 
 // value returns the value of that name as printable text.
@@ -120,28 +144,63 @@ func (c *call) rawValue(name string) string {
 		return c.query.CallbackCommand
 	case "class":
 		return string(c.class())
-	case "group_id":
-		return c.event.GroupID
-	case "topic_id":
-		return c.event.TopicID
-	case "operator":
-		return c.event.Operator
-	case "group_type":
-		return c.event.GroupType
-	case "event_time":
-		return eventTime(c.event)
-	case "msg_seqs":
-		return joinSeqs(c.event.MsgSeqs)
 	case "opt_platform":
 		return c.query.OptPlatform
 	case "client_ip":
 		return c.query.ClientIP
 	case "action":
 		return c.action
+	case "verdict":
+		return c.verdictName()
 	case "consumer":
 		return c.consumer()
+	case "reason", "path":
+		return c.fault(name)
 	}
-	return c.fault(name)
+	return c.eventValue(name)
+}
+
+// eventValue returns a value of the payload.
+func (c *call) eventValue(name string) string {
+	switch name {
+	case "group_id":
+		return c.event.GroupID
+	case "topic_id":
+		return c.event.TopicID
+	case "from":
+		return c.event.From
+	case "to":
+		return c.event.To
+	case "operator":
+		return c.event.Operator
+	case "conversation":
+		return c.event.Conversation
+	case "group_type":
+		return c.event.GroupType
+	case "event_time":
+		return eventTime(c.event)
+	case "event_id":
+		return c.eventID()
+	case "msg_seqs":
+		return joinSeqs(c.event.MsgSeqs)
+	case "msg_key":
+		return c.event.MsgKey
+	}
+	return ""
+}
+
+// verdictName returns what was answered in the backend's place: the fallback, or the
+// verdict of a rule about before-callbacks that does not ask the backend.
+func (c *call) verdictName() string {
+	switch {
+	case c.verdict != nil:
+		return c.verdict.Verdict
+	case c.action == actionForbid:
+		return verdictForbid
+	case c.action == actionAck && c.class() == callback.Before:
+		return verdictAllow
+	}
+	return ""
 }
 
 // consumer returns the consumer of a delivery.

@@ -5,6 +5,8 @@ package caddymodule
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -45,6 +47,12 @@ func traced(t *testing.T, h *Handler, q request, recording bool) map[string]stri
 	return s.attributes
 }
 
+// hashOf returns the event ID of a callback, as the documentation describes it.
+func hashOf(app, command string, body []byte) string {
+	sum := sha256.Sum256([]byte(app + "\x00" + command + "\x00" + string(body)))
+	return hex.EncodeToString(sum[:])
+}
+
 func TestSpanHasTheValuesOfTheCall(t *testing.T) {
 	t.Parallel()
 	h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}})
@@ -56,7 +64,8 @@ func TestSpanHasTheValuesOfTheCall(t *testing.T) {
 			request{query: goodQuery(), body: recallBody(t)},
 			map[string]string{
 				"sdk_app_id": guardtest.App, "command": callback.RecallCommand, "class": "after", "group_id": "1213456",
-				"topic_id": "@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic", "operator": "admin", "group_type": "Community",
+				"topic_id": "@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic", "operator": "admin", "conversation": "@TGS#_@TGS#cQVLVHIM62CJ@TOPIC#_TestTopic",
+				"event_id": hashOf(guardtest.App, callback.RecallCommand, recallBody(t)), "group_type": "Community",
 				"event_time": "1670574414123", "msg_seqs": "130", "opt_platform": "RESTAPI", "client_ip": "203.0.113.7", "action": "forward",
 			},
 		},

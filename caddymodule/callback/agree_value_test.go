@@ -143,7 +143,7 @@ var fieldLists sync.Map // by their object
 
 // fieldsOf returns the fields of the command's payload, as the same slice each time.
 func fieldsOf(command string) []Field {
-	o, _ := schemaOf(command)
+	o, _, _ := schemaOf(command)
 	if fields, ok := fieldLists.Load(o); ok {
 		return fields.([]Field)
 	}

@@ -89,6 +89,11 @@ type Command struct {
 	// it is passed on to a client, so it must come from the backend.
 	Answered bool `json:"answered,omitempty"`
 
+	// Whether the same thing can happen to a message or conversation again, such as a
+	// message that is modified twice. If so, only the EventTime distinguishes an event
+	// from a later one.
+	Recurs bool `json:"-"`
+
 	// Tencent's pages that the fields and codes are from.
 	Source []Page `json:"source,omitempty"`
 }

@@ -16,7 +16,7 @@ var groupCommands = []Command{
 			{Name: "GroupId", Type: String, Required: true, Min: 1},
 			{Name: "MsgSeqList", Type: Objects, Required: true, Min: 1, Fields: []Field{
 				{Name: "MsgSeq", Type: Uint32, Required: true, Min: 1},
-				{Name: "MsgId", Type: String},
+				{Name: "MsgId", Type: String, Optional: true},
 			}},
 			topicID, groupEventTime,
 		},

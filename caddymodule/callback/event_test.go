@@ -12,20 +12,24 @@ import (
 	"testing"
 )
 
-func keyOf(t *testing.T, body []byte, command string) string {
+func idOf(t *testing.T, body []byte, command string) string {
 	t.Helper()
 	event, err := Inspect(body, command)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return event.ContentKey()
+	id, random := event.ID("1400000000", body)
+	if random {
+		return ""
+	}
+	return id
 }
 
-func TestContentKeyDependsOnTheBody(t *testing.T) {
+func TestIDDependsOnTheBody(t *testing.T) {
 	t.Parallel()
-	key := keyOf(t, []byte(sampleRecall), RecallCommand)
-	if key == "" || key != keyOf(t, bytes.Clone([]byte(sampleRecall)), RecallCommand) {
-		t.Errorf("the same body has the key %q, and then another", key)
+	key := idOf(t, []byte(sampleRecall), RecallCommand)
+	if key == "" || key != idOf(t, bytes.Clone([]byte(sampleRecall)), RecallCommand) {
+		t.Errorf("the same body has the ID %q, and then another", key)
 	}
 	seen := map[string]string{key: sampleRecall}
 	for _, body := range []string{
@@ -34,23 +38,23 @@ func TestContentKeyDependsOnTheBody(t *testing.T) {
 		strings.Replace(sampleRecall, "admin", "Admin", 1),
 		strings.Replace(sampleRecall, "}", `,"X":1}`, 1),
 	} {
-		other := keyOf(t, []byte(body), RecallCommand)
+		other := idOf(t, []byte(body), RecallCommand)
 		if twin, is := seen[other]; is || other == "" {
-			t.Errorf("%s has the key %q of %s", body, other, twin)
+			t.Errorf("%s has the ID %q of %s", body, other, twin)
 		}
 		seen[other] = body
 	}
 }
 
-func TestContentKeyDependsOnTheCommand(t *testing.T) {
+func TestIDDependsOnTheCommand(t *testing.T) {
 	t.Parallel()
 	body := []byte(`{"EventTime":1670574414123}`)
-	if a, b := keyOf(t, body, "X.A"), keyOf(t, body, "X.B"); a == "" || a == b {
-		t.Errorf("two commands have the keys %q and %q", a, b)
+	if a, b := idOf(t, body, "X.A"), idOf(t, body, "X.B"); a == "" || a == b {
+		t.Errorf("two commands have the IDs %q and %q", a, b)
 	}
 }
 
-func TestContentKeyIsEmptyWithoutADistinguishingField(t *testing.T) {
+func TestIDIsRandomWithoutADistinguishingField(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{
 		`{}`,
@@ -59,8 +63,8 @@ func TestContentKeyIsEmptyWithoutADistinguishingField(t *testing.T) {
 		`{"EventTime":0}`,
 		`{"EventTime":"0"}`,
 	} {
-		if key := keyOf(t, []byte(body), "X.CallbackAfterNew"); key != "" {
-			t.Errorf("%s has the key %q", body, key)
+		if key := idOf(t, []byte(body), "X.CallbackAfterNew"); key != "" {
+			t.Errorf("%s has the ID %q", body, key)
 		}
 	}
 }
@@ -92,14 +96,14 @@ func TestEventsAreIndependentOfEachOther(t *testing.T) {
 				if _, err := Inspect([]byte(body[:len(body)/2]), RecallCommand); err == nil {
 					t.Error("half a body is accepted")
 				}
-				if e, err := Inspect([]byte(`{}`), "X.Y"); err != nil || e.GroupID+e.TopicID+e.Operator+e.GroupType != "" || e.EventTime != 0 || e.MsgSeqs != nil || e.ContentKey() != "" {
+				if e, err := Inspect([]byte(`{}`), "X.Y"); err != nil || e.GroupID+e.TopicID+e.Operator+e.GroupType != "" || e.EventTime != 0 || e.MsgSeqs != nil || e.Conversation != "" {
 					t.Errorf("an empty payload gives %+v, %v", e, err)
 				}
 			}
 			for _, k := range all {
 				e := k.event
 				if e.Operator != "o"+k.id || e.GroupType != "t"+k.id || e.GroupID != "g"+k.id || e.TopicID != "t"+k.id ||
-					e.EventTime != int64(k.firstMsgSeq) || !slices.Equal(e.MsgSeqs, []uint32{k.firstMsgSeq, 1}) || string(e.body) != k.body {
+					e.EventTime != int64(k.firstMsgSeq) || !slices.Equal(e.MsgSeqs, []uint32{k.firstMsgSeq, 1}) {
 					t.Errorf("the event of %s has become %+v", k.body, e)
 				}
 			}

@@ -50,7 +50,7 @@ func TestFaultsHaveTheirOffset(t *testing.T) {
 		"an escaped look-alike":      {recallPlus(`"\u0067roupid" : 1`), "/groupid", `"\u0067`},
 		"an array without elements":  {recallWith(`"MsgSeqList":[]`), "/MsgSeqList", `]}`},
 		"a missing field":            {recallWith(`"MsgSeqList":[{"MsgId":"x"}]`), "/MsgSeqList/0/MsgSeq", `}]}`},
-		"a name that needs escaping": {recallWith(`"MsgSeqList":[{"MsgSeq":1,"x/~":[` + strings.Repeat("[", 12) + `{"FAULT":`), "/MsgSeqList/0/x~1~0" + strings.Repeat("/0", 13), `{"FAULT`},
+		"a name that needs escaping": {recallWith(`"MsgSeqList":[{"MsgSeq":1,"x/~":[[FAULT`), "/MsgSeqList/0/x~1~0/0/0", `FAULT`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -129,7 +129,7 @@ func TestFaultsReturnsAllFaultsWithTheirPlace(t *testing.T) {
 		"wrong and missing":  {`{"CallbackCommand":"x","Type":1,"MsgSeqList":[{"MsgSeq":0},{"MsgSeq":1,"MsgId":[{}]},{}, 7],"groupid":{"a":[1]},"EventTime":-1}`, "/CallbackCommand /Type /MsgSeqList/0/MsgSeq /MsgSeqList/1/MsgId /MsgSeqList/2/MsgSeq /MsgSeqList/3 /groupid /EventTime /Operator_Account /GroupId"},
 		"everything missing": {`{}`, "/CallbackCommand /Operator_Account /Type /GroupId /MsgSeqList"},
 		"up to a broken end": {`{"Type":1,"x":}`, ""},
-		"up to the depth":    {`{"Type":1,"x":` + strings.Repeat("[", 20) + strings.Repeat("]", 20) + `,"GroupId":2}`, "/Type /x" + strings.Repeat("/0", 15)},
+		"up to the depth":    {`{"Type":1,"x":` + strings.Repeat("[", 600) + strings.Repeat("]", 600) + `,"GroupId":2}`, "/Type /x" + strings.Repeat("/0", 99) + "…"},
 		"no object":          {`[]`, ""},
 		"in a list of pushes": {
 			`{"MsgSeqList":[{"MsgSeq":1,"msgid":{"MsgSeq":[]}}],"MemberList":[{"member_account":1,"Member_Account":2,"x":{"__proto__":1}}]}`,

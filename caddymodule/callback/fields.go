@@ -15,15 +15,15 @@ var (
 
 	groupID   = Field{Name: "GroupId", Type: String, Required: true}
 	groupType = Field{Name: "Type", Type: String, Required: true}
-	topicID   = Field{Name: "TopicId", Type: String}
+	topicID   = Field{Name: "TopicId", Type: String, Optional: true}
 
 	msgSeq          = Field{Name: "MsgSeq", Type: Uint32, Required: true}
 	msgRandom       = Field{Name: "MsgRandom", Type: Uint32, Required: true}
 	msgTime         = Field{Name: "MsgTime", Type: Integer, Required: true} // seconds
 	msgKey          = Field{Name: "MsgKey", Type: String, Required: true}
 	msgBody         = Field{Name: "MsgBody", Type: Objects, Required: true} // message elements; Tencent adds new kinds
-	cloudCustomData = Field{Name: "CloudCustomData", Type: String}
-	onlineOnlyFlag  = Field{Name: "OnlineOnlyFlag", Type: Integer}
+	cloudCustomData = Field{Name: "CloudCustomData", Type: String, Optional: true}
+	onlineOnlyFlag  = Field{Name: "OnlineOnlyFlag", Type: Integer, Optional: true}
 
 	// Milliseconds.
 	eventTime = Field{Name: "EventTime", Type: Integer}

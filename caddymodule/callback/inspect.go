@@ -5,15 +5,18 @@ package callback
 
 import (
 	"bytes"
+	"cmp"
 	"math"
 	"math/bits"
+	"slices"
 	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// MaxDepth is the maximum nesting depth of objects and arrays in a payload.
-const MaxDepth = 16
+// MaxDepth is the maximum nesting depth of objects and arrays in a payload. It is that of
+// PHP's json_decode. A merged message nests up to 100 others, each of 5 levels.
+const MaxDepth = 512
 
 // Inspect checks a callback's body against the schema of the command, which is the
 // CallbackCommand of the query, and returns the event that it describes.
@@ -21,16 +24,21 @@ const MaxDepth = 16
 // The body must be a single strict JSON object: UTF-8 without a byte order mark, no
 // comments, no trailing data, no duplicate names. Nesting is limited to [MaxDepth];
 // names must not contain NUL, and numbers must fit in a float64. Required fields must
-// be present, and known fields must be of their type and in range. Unknown fields are
-// ignored, except that the name __proto__ is rejected in any object, and a look-alike
-// of a protocol name (such as groupid) is rejected in every object that the protocol
-// describes. The reason of an error is json, payload or mismatch.
-func Inspect(body []byte, command string) (Event, error) {
+// be present, and known fields must be of their type and in range. A CallbackCommand at
+// the top level must be the query's, whether or not the command's payload has one.
+//
+// Unknown fields are ignored, except for names by which some backend would read another
+// payload: look-alikes of a protocol name (such as groupid) in every object that the
+// protocol describes; parameters of the query at the top level; and names with a meaning
+// to JavaScript or to Java's JSON libraries (such as __proto__ and @type) at any depth.
+// The reason of an error is json, payload or mismatch.
+func Inspect(body []byte, command string) (e Event, err error) {
 	in := inspector{scanner: scanner{body: body}, command: command}
 	if faults := in.inspect(); len(faults) > 0 {
-		return Event{}, faults[0]
+		return e, faults[0]
 	}
-	return in.event(), nil
+	in.describe(&e)
+	return e, nil
 }
 
 // Faults returns everything that [Inspect] rejects in the body, in the order of the
@@ -47,10 +55,14 @@ type inspector struct {
 
 	command    string
 	class      Class
-	envelope   [roleGroupType + 1][]byte
+	envelope   [roleMsgKey + 1][]byte
+	from, to   accounts
+	sdkAppID   []byte
 	eventTime  int64
 	msgSeqs    []uint32
+	recurs     bool // Command.Recurs
 	identified bool
+	drift      *Drift
 
 	all    bool // collect all faults instead of stopping at the first
 	faults []*Rejection
@@ -95,7 +107,7 @@ func (in *inspector) payload() error {
 		return fault(in.at, ReasonJSON, wantObject)
 	}
 	var o *object
-	o, in.class = schemaOf(in.command)
+	o, in.class, in.recurs = schemaOf(in.command)
 	return in.object(o)
 }
 
@@ -123,7 +135,8 @@ func (in *inspector) object(o *object) error {
 			seen |= 1 << i
 			hint = i + 1
 			err = in.value(&o.fields[i])
-		} else if err = o.checkName(start, name, &variants); err == nil {
+		} else if err = in.checkName(o, start, name, &variants); err == nil {
+			in.noteUnknown(o, name)
 			err = in.unknown(name)
 		}
 		if err == nil {
@@ -132,6 +145,9 @@ func (in *inspector) object(o *object) error {
 		if err := in.resume(at, depth, err); err != nil {
 			return err
 		}
+	}
+	if absent := o.usual &^ seen; absent != 0 {
+		in.noteMissing(o, absent)
 	}
 	return in.missing(o, o.required&^seen)
 }
@@ -153,12 +169,15 @@ func (in *inspector) missing(o *object, fields uint64) error {
 // would take for a protocol name. The protocol itself spells a few names in several
 // ways. An object may use one spelling of each; variants has a bit for each such name
 // that the object has used.
-func (o *object) checkName(start int, name []byte, variants *uint64) error {
+func (in *inspector) checkName(o *object, start int, name []byte, variants *uint64) error {
 	if err := checkAnyName(start, name); err != nil {
 		return err
 	}
 	var buf [64]byte // fits all usual names
 	form := appendNormalized(buf[:0], name)
+	if in.depth == 1 && isQueryName(name, form) {
+		return fault(start, ReasonPayload, "the name belongs to the query; some backends would read it here instead")
+	}
 	for i := range o.fields {
 		if o.fields[i].normalized == string(form) {
 			return lookAlike(start, o.fields[i].Name)
@@ -176,20 +195,26 @@ func (o *object) checkName(start int, name []byte, variants *uint64) error {
 }
 
 // checkAnyName rejects names that are dangerous in any object: PHP rejects payloads
-// with a name that begins with NUL, other parsers truncate the name there, and
-// JavaScript code that copies __proto__ sets the prototype.
+// with a name that begins with NUL, other parsers truncate the name there; JavaScript
+// code that copies an object sets its prototype; and fastjson, Jackson and Json.NET may
+// read another type, or another part of the payload, because of a name such as @type or
+// $ref.
 func checkAnyName(start int, name []byte) error {
-	if bytes.IndexByte(name, 0) >= 0 {
+	switch {
+	case bytes.IndexByte(name, 0) >= 0:
 		return fault(start, ReasonJSON, "NUL in the name")
+	case len(name) > 0 && (name[0] == '@' || name[0] == '$'):
+		return fault(start, ReasonPayload, "some JSON libraries of Java and .NET treat a name that begins with "+string(name[0])+" as an instruction")
 	}
-	if string(name) == "__proto__" {
-		return fault(start, ReasonPayload, "JavaScript treats this name as the object's prototype")
+	switch string(name) {
+	case "__proto__", "constructor", "prototype":
+		return fault(start, ReasonPayload, "JavaScript treats this name as a part of the object's prototype")
 	}
 	return nil
 }
 
 func lookAlike(start int, known string) error {
-	return fault(start, ReasonPayload, "the name looks like "+known+"; write it exactly so")
+	return fault(start, ReasonPayload, "the name looks like "+known+"; use that exact spelling")
 }
 
 // value reads the value of a known field.
@@ -246,6 +271,9 @@ func (in *inspector) number(f *field) error {
 	if detail := f.rangeFault(n, ok); detail != "" {
 		return fault(start, ReasonPayload, detail)
 	}
+	if f.role == roleSdkAppID {
+		in.sdkAppID = raw
+	}
 	in.noteInteger(f, n)
 	return nil
 }
@@ -273,6 +301,9 @@ func (in *inspector) element(f *field) error {
 	switch kind := in.next(); {
 	case f.Type&Objects != 0 && kind == '{' && f.object != nil:
 		return in.object(f.object)
+	case f.role != roleNone && f.Type&Strings != 0 && kind == '"':
+		in.note(f, content(in.string()))
+		return nil
 	case f.Type&Array != 0, f.Type&Objects != 0 && kind == '{', f.Type&Strings != 0 && kind == '"':
 		return in.skip()
 	}
@@ -363,15 +394,21 @@ func content(quoted []byte) []byte {
 // note records a string for the Event.
 func (in *inspector) note(f *field, text []byte) {
 	switch f.role {
-	case roleNone, roleMsgSeq, roleCommand:
+	case roleNone, roleMsgSeq, roleCommand, roleSdkAppID:
 	case roleEventTime: // of a command without a schema
 		if n, ok := parseInteger(text); ok && n >= 0 {
 			in.noteInteger(f, n)
 		}
 	case roleIdentity:
 		in.identified = in.identified || len(text) > 0
+	case roleFrom:
+		in.from.add(text)
+	case roleTo:
+		in.to.add(text)
 	default:
-		in.envelope[f.role] = text
+		if len(in.envelope[f.role]) == 0 { // there may be several in nested objects
+			in.envelope[f.role] = text
+		}
 	}
 }
 
@@ -389,31 +426,72 @@ func (in *inspector) noteInteger(f *field, n int64) {
 		if n >= 0 && n <= math.MaxUint32 {
 			in.msgSeqs = append(in.msgSeqs, uint32(n))
 		}
-		in.identified = true
+		in.identified = in.identified || !in.recurs
 	case roleIdentity:
 		in.identified = true
 	}
 }
 
-// event returns the Event of a payload that has been read completely.
-func (in *inspector) event() Event {
-	e := Event{
-		Command: in.command, Class: in.class, EventTime: in.eventTime, MsgSeqs: in.msgSeqs,
-		body: in.body, identified: in.identified,
+// noteUnknown notes a name that the object's documentation lacks.
+func (in *inspector) noteUnknown(o *object, name []byte) {
+	if o.complete {
+		d := in.driftToNote()
+		d.Unknown = appendName(d.Unknown, string(name))
 	}
+}
+
+// noteMissing notes fields that Tencent documents as always present.
+func (in *inspector) noteMissing(o *object, fields uint64) {
+	for ; fields != 0; fields &= fields - 1 {
+		d := in.driftToNote()
+		d.Missing = appendName(d.Missing, o.fields[bits.TrailingZeros64(fields)].Name)
+	}
+}
+
+func (in *inspector) driftToNote() *Drift {
+	if in.drift == nil {
+		in.drift = new(Drift)
+	}
+	return in.drift
+}
+
+func appendName(names []string, name string) []string {
+	if len(names) == maxDrift || slices.Contains(names, name) {
+		return names
+	}
+	return append(names, name)
+}
+
+// describe sets the Event of a payload that has been read completely. Its strings share
+// one piece of memory.
+func (in *inspector) describe(e *Event) {
+	e.Command, e.Class, e.EventTime, e.MsgSeqs, e.Drift, e.SdkAppID = in.command, in.class, in.eventTime, in.msgSeqs, in.drift, string(in.sdkAppID)
+	e.identified = in.identified || !in.recurs && len(in.envelope[roleMsgKey]) > 0
 	var buf [128]byte
 	text := buf[:0]
-	for _, part := range in.envelope {
+	for _, part := range in.envelope[:] {
 		text = append(text, part...)
 	}
-	rest := string(text) // one allocation; each field is a substring
+	from := len(text)
+	text = in.from.appendTo(text)
+	to := len(text)
+	text = in.to.appendTo(text)
+	pair := len(text)
+	if len(in.envelope[roleTopicID])+len(in.envelope[roleGroupID])+len(in.envelope[roleRoomID])+len(in.envelope[roleChannel]) == 0 {
+		text = appendPair(text, &in.from, &in.to, in.envelope[roleOperator])
+	}
+	all := string(text)
+	rest := all
 	next := func(r role) (part string) {
 		n := len(in.envelope[r])
 		part, rest = rest[:n], rest[n:]
 		return part
 	}
-	e.GroupID, e.TopicID, e.Operator, e.GroupType = next(roleGroupID), next(roleTopicID), next(roleOperator), next(roleGroupType)
-	return e
+	e.GroupID, e.TopicID, e.RoomID = next(roleGroupID), next(roleTopicID), next(roleRoomID)
+	official := next(roleChannel)
+	e.Operator, e.GroupType, e.MsgKey = next(roleOperator), next(roleGroupType), next(roleMsgKey)
+	e.From, e.To = all[from:to], all[to:pair]
+	e.Conversation = cmp.Or(e.TopicID, e.GroupID, e.RoomID, official, all[pair:])
 }
 
 // rangeFault describes why the field does not accept a number, or returns "" if it

@@ -329,7 +329,7 @@ func TestInspectLimitsTheDepth(t *testing.T) {
 			for _, depth := range []int{MaxDepth + 1, 9000, 100000} {
 				_, err := Inspect(test.body(depth), test.command)
 				r := wantReason(t, err, ReasonJSON)
-				if want := "nested deeper than 16"; r.Detail != want {
+				if want := "nested deeper than 512"; r.Detail != want {
 					t.Errorf("depth %d: got %v, want %s", depth, err, want)
 				}
 			}

@@ -48,6 +48,30 @@ func normalizeName(name string) string {
 	return string(appendNormalized(nil, []byte(name)))
 }
 
+// queryNames are the normalized names of parameters that must not be in a body, because
+// some frameworks read a body before the query.
+var queryNames = []string{normalizeName("SdkAppid"), normalizeName("Sign"), normalizeName("RequestTime")}
+
+// isQueryName reports whether a name at the top level of a body, whose normalized form is
+// given, would replace a parameter of the query, or the method of the request.
+func isQueryName(name, form []byte) bool {
+	return slices.Contains(queryNames, string(form)) || isMethodName(string(name))
+}
+
+// isMethodName reports whether frameworks such as Laravel, Symfony, ThinkPHP and Rails
+// take a parameter or top-level field of that name as the method of the request. PHP
+// ignores leading spaces in the name of a parameter, replaces a dot or an unpaired bracket
+// by an underscore, and truncates it at NUL or at a bracket.
+func isMethodName(name string) bool {
+	const method = "method"
+	name = strings.TrimLeft(name, " ")
+	if len(name) <= len(method) || !strings.Contains("_.[", name[:1]) || !strings.EqualFold(name[1:len(method)+1], method) {
+		return false
+	}
+	rest := name[len(method)+1:]
+	return rest == "" || rest[0] == '[' || rest[0] == 0
+}
+
 // spellings are all the ways in which the protocol spells one name, such as MsgId and
 // MsgID.
 type spellings struct {

@@ -156,6 +156,9 @@ func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 // normalized form, or one whose first part in the notations name[], [name][x] and
 // name.x has that form.
 func checkForeign(name string) error {
+	if isMethodName(name) {
+		return reject(ReasonQuery, "_method", "some frameworks take this parameter as the method of the request")
+	}
 	known := parametersByForm[normalizeName(name)]
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return strings.ContainsRune("[].\x00", r) }) {
 		if first := normalizeName(part); known == "" && first != "" {
@@ -164,7 +167,7 @@ func checkForeign(name string) error {
 		}
 	}
 	if known != "" {
-		return reject(ReasonQuery, known, "the name of a parameter looks like "+known+"; write it exactly so, or rename your own parameter")
+		return reject(ReasonQuery, known, "the name of a parameter looks like "+known+"; use that exact spelling, or rename your own parameter")
 	}
 	return nil
 }

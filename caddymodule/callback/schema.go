@@ -3,6 +3,8 @@
 
 package callback
 
+import "slices"
+
 // schema is a Command in the form that the inspector uses.
 type schema struct {
 	Command
@@ -13,6 +15,8 @@ type schema struct {
 type object struct {
 	fields   []field
 	required uint64 // the bits of the required fields
+	usual    uint64 // the bits of the other fields whose absence is drift
+	complete bool   // fields are all that Tencent documents, so that others are drift
 }
 
 // field is a Field in the form that the inspector uses.
@@ -30,9 +34,15 @@ const (
 	roleNone role = iota
 	roleGroupID
 	roleTopicID
+	roleRoomID
+	roleChannel // an official account, whose events are a conversation
 	roleOperator
-	roleGroupType // the last role with a string in inspector.envelope
+	roleGroupType
+	roleMsgKey // the last role with a string in inspector.envelope
+	roleFrom
+	roleTo
 	roleCommand
+	roleSdkAppID
 	roleEventTime
 	roleMsgSeq
 	roleIdentity // not in the Event, but distinguishes it from others
@@ -42,26 +52,40 @@ const (
 // the requester's field has one of several names, but only one in each command.
 var roles = map[string]role{
 	"CallbackCommand":   roleCommand,
+	"SdkAppId":          roleSdkAppID,
 	"GroupId":           roleGroupID,
 	"TopicId":           roleTopicID,
+	"RoomId":            roleRoomID,
+	"Official_Account":  roleChannel,
 	"Operator_Account":  roleOperator,
 	"Requestor_Account": roleOperator,
 	"Requester_Account": roleOperator,
 	"Report_Account":    roleOperator,
 	"Admin_Account":     roleOperator,
+	"From_Account":      roleFrom,
+	"OldOwner_Account":  roleFrom,
+	"To_Account":        roleTo,
+	"Peer_Account":      roleTo,
+	"Member_Account":    roleTo,
+	"Modified_Account":  roleTo,
+	"NewOwner_Account":  roleTo,
 	"Type":              roleGroupType,
 	"EventTime":         roleEventTime,
 	"MsgSeq":            roleMsgSeq,
-	"MsgKey":            roleIdentity,
+	"MsgKey":            roleMsgKey,
 	"MsgID":             roleIdentity,
 }
 
 // deepRoles are the roles of fields in nested objects.
 var deepRoles = map[string]role{
-	"CallbackCommand": roleCommand,
-	"MsgSeq":          roleMsgSeq,
-	"MsgKey":          roleIdentity,
-	"EventTime":       roleEventTime,
+	"CallbackCommand":    roleCommand,
+	"From_Account":       roleFrom,
+	"To_Account":         roleTo,
+	"Member_Account":     roleTo,
+	"Subscriber_Account": roleTo,
+	"MsgSeq":             roleMsgSeq,
+	"MsgKey":             roleMsgKey,
+	"EventTime":          roleEventTime,
 }
 
 var (
@@ -71,14 +95,21 @@ var (
 	// there is a CallbackCommand, it must match the query's, and a numeric EventTime
 	// must be in range.
 	anyCommand = prepare([]Field{
-		{Name: "CallbackCommand", Type: String},
+		ifCommand,
 		{Name: "GroupId", Type: anyType},
 		{Name: "TopicId", Type: anyType},
+		{Name: "RoomId", Type: anyType},
 		{Name: "Operator_Account", Type: anyType},
+		{Name: "From_Account", Type: anyType},
+		{Name: "To_Account", Type: anyType},
 		{Name: "Type", Type: anyType},
 		{Name: "EventTime", Type: anyType},
 	}, roles)
 )
+
+// ifCommand is the CallbackCommand of payloads in which Tencent does not repeat the
+// query's. A backend may read the body's first, so it must be the same if it is there.
+var ifCommand = Field{Name: "CallbackCommand", Type: String, Optional: true}
 
 // anyType accepts any value, including null.
 const anyType Type = 1 << 15
@@ -88,11 +119,21 @@ func prepareAll(commands []Command) map[string]*schema {
 	for _, c := range commands {
 		s := &schema{Command: c, object: anyCommand}
 		if len(c.Fields) > 0 {
-			s.object = prepare(c.Fields, roles)
+			s.object = prepare(withCommand(c.Fields), roles)
+			s.object.noteDrift()
 		}
 		all[c.Name] = s
 	}
 	return all
+}
+
+// withCommand returns the fields of a payload, with ifCommand if they do not have a
+// CallbackCommand of their own.
+func withCommand(fields []Field) []Field {
+	if slices.ContainsFunc(fields, func(f Field) bool { return f.Name == ifCommand.Name }) {
+		return fields
+	}
+	return append(slices.Clip(fields), ifCommand)
 }
 
 func prepare(fields []Field, roles map[string]role) *object {
@@ -110,12 +151,27 @@ func prepare(fields []Field, roles map[string]role) *object {
 	return o
 }
 
-// schemaOf returns the schema of the command's payload, and the command's class.
-func schemaOf(command string) (*object, Class) {
-	if s := schemas[command]; s != nil {
-		return s.object, s.Class
+// noteDrift makes the inspector note what is missing or unknown in the object, and in the
+// objects in it.
+func (o *object) noteDrift() {
+	o.complete = true
+	for i, f := range o.fields {
+		if !f.Required && !f.Optional {
+			o.usual |= 1 << i
+		}
+		if f.object != nil {
+			f.object.noteDrift()
+		}
 	}
-	return anyCommand, ClassOf(command)
+}
+
+// schemaOf returns the schema of the command's payload, the command's class, and whether
+// its events recur.
+func schemaOf(command string) (o *object, class Class, recurs bool) {
+	if s := schemas[command]; s != nil {
+		return s.object, s.Class, s.Recurs
+	}
+	return anyCommand, ClassOf(command), false
 }
 
 // find returns the index of the field with that name, or -1 if there is none. The

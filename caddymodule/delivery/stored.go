@@ -7,13 +7,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule"
+	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -59,14 +63,11 @@ func rowOf(c *caddymodule.StoredCallback) outbox.Callback {
 		original = o
 	}
 	target := *original.URL
-	target.RawQuery = caddymodule.WithoutAuth(target.RawQuery)
-	header := c.Header.Clone()
-	for _, name := range unstored {
-		header.Del(name)
-	}
+	target.RawQuery = escaped(caddymodule.WithoutAuth(target.RawQuery))
+	header := storable(c.Header)
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	row := outbox.Callback{
-		Command: c.Event.Command, SdkAppID: c.SdkAppID, GroupID: c.Event.GroupID, MsgSeqs: c.Event.MsgSeqs,
+		Command: callback.Printable(c.Event.Command), SdkAppID: c.SdkAppID, GroupID: callback.Printable(c.Event.GroupID), MsgSeqs: c.Event.MsgSeqs,
 		Guard: c.Guard, Signed: c.Signed, Received: c.Received.UTC(),
 		Method: r.Method, Host: r.Host, URI: target.RequestURI(), Proto: r.Proto, TLS: r.TLS != nil,
 		RemoteAddr: r.RemoteAddr, Header: header, Body: string(c.Body),
@@ -84,19 +85,48 @@ var unstored = []string{
 	"Connection", "Content-Length", "Expect", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
+// storable returns a copy of the header without the headers that are not stored, and
+// without values that a database cannot store: no genuine request has any.
+func storable(header http.Header) http.Header {
+	header = header.Clone()
+	for name, values := range header {
+		isBinary := func(value string) bool { return !utf8.ValidString(value) }
+		if slices.Contains(unstored, name) || slices.ContainsFunc(values, isBinary) {
+			delete(header, name)
+		}
+	}
+	return header
+}
+
+// escaped returns the raw query with invalid UTF-8 percent-encoded, since a database could
+// not store it.
+func escaped(raw string) string {
+	if utf8.ValidString(raw) {
+		return raw
+	}
+	var b strings.Builder
+	for _, c := range []byte(raw) {
+		if c < utf8.RuneSelf {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
 func pathOf(uri string) string {
 	path, _, _ := strings.Cut(uri, "?")
 	return path
 }
 
-// contentKey returns the key for deduplication, which includes the app, the host, the path
-// and the consumer. It is empty if nothing in the payload distinguishes the event from a
-// later one.
+// contentKey returns the key for deduplication, which includes the event, the host, the
+// path and the consumer. It is empty if nothing in the payload distinguishes the event from
+// a later one.
 func contentKey(c *caddymodule.StoredCallback, host, path, consumer string) string {
-	content := c.Event.ContentKey()
-	if content == "" {
+	if c.RandomID {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(strings.Join([]string{c.SdkAppID, strings.ToLower(host), path, content, consumer}, "\n")))
+	sum := sha256.Sum256([]byte(strings.Join([]string{c.EventID, strings.ToLower(host), path, consumer}, "\n")))
 	return hex.EncodeToString(sum[:])
 }

@@ -6,6 +6,7 @@ package delivery
 import (
 	"bytes"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,4 +87,43 @@ func TestEndToEndDeliveryStoresNoCredentials(t *testing.T) {
 		}
 	}
 	s.wantNoAuthStored(t)
+}
+
+// What the guard lets in can be stored, whatever characters it has: a callback must not be
+// refused only because the backend is down.
+func TestEndToEndDeliveryStoresWhatIsLetIn(t *testing.T) {
+	t.Parallel()
+	const command = "Group.CallbackAfterGroupFull"
+	eachStore(t, func(t *testing.T, option string) {
+		t.Helper()
+		b := newUnsteady(t, accepts)
+		s := newDeliverySite(t, delivering(b))
+		s.options = option
+		s.start(t)
+		p := newPoster(t, s.listen)
+		for _, body := range []string{
+			`{"CallbackCommand":"` + command + `","GroupId":"a\u0000b","EventTime":1}`,
+			`{"CallbackCommand":"` + command + `","GroupId":"\u0000","EventTime":2,"x":"\u0000"}`,
+			`{"CallbackCommand":"` + command + `","GroupId":"\u202e\ud83d\ude00` + "\u2028" + `","EventTime":3}`,
+		} {
+			q := "x=\xff%00&" + guardtest.Query(guardtest.App, command, guardtest.Signed(guardtest.Token, time.Now()))
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.base+"/callback?"+q, strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header["X-Latin"] = []string{"caf\xe9"}
+			resp, err := p.client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("%q: %s", body, resp.Status)
+			}
+			if got := b.one(t, []byte(body)); got.Header.Get("Tim-Delivery-Attempt") != "1" || !strings.HasPrefix(got.RequestURI, "/callback?x=%FF%00&") {
+				t.Errorf("%q was forwarded, not delivered: %s", body, got.RequestURI)
+			}
+		}
+		s.wantState(t, outbox.Delivered, 3)
+	})
 }
