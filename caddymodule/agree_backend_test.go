@@ -25,6 +25,9 @@ import (
 type reading struct {
 	Parameters map[string]map[string]any `json:"parameters"`
 	Payloads   map[string]map[string]any `json:"payloads"`
+	Inputs     map[string]map[string]any `json:"inputs"`   // parameters and payload in one, as frameworks merge them
+	Requests   map[string]string         `json:"requests"` // method and path
+	Trailers   map[string]string         `json:"trailers"`
 }
 
 // TestEndToEndBackendsReadWhatTheGuardJudged posts valid payloads to endpoints in four
@@ -47,15 +50,29 @@ func TestEndToEndBackendsReadWhatTheGuardJudged(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, %s, %q", language, command, kind), func(t *testing.T) {
 					body := fmt.Sprintf(`{"CallbackCommand":%q,"Operator_Account":"admin","Type":"Public","GroupId":"@TGS#+AC0","MsgSeqList":[{"MsgSeq":130}],"x":%q,"+AHg-":1}`, command, inside)
 					q := guardtest.Query(guardtest.App, command, guardtest.Signed(guardtest.Token, time.Now()))
-					header := http.Header{}
+					header := hostileHeader()
 					if kind != "" {
 						header.Set("Content-Type", kind)
 					}
-					got := p.send(t, request{query: q, body: []byte(body), header: header})
-					wantReading(t, got, body, command)
+					wantReading(t, p.send(t, request{query: q, body: []byte(body), header: header}), body, command)
+					wantReading(t, p.send(t, request{
+						query: q, body: []byte(body), header: header, chunked: true,
+						trailer: http.Header{"Tim-Delivery-Consumer": {"evil"}, "Content-Type": {"text/html"}},
+					}), body, command)
 				})
 			}
 		}
+	}
+}
+
+// hostileHeader returns headers by which some backend would read another method, route,
+// app or delivery.
+func hostileHeader() http.Header {
+	return http.Header{
+		"Cookie":        {"SdkAppid=666; CallbackCommand=Evil; Sign=evil"},
+		"X-Http-Method": {"DELETE"}, "X-Http-Method-Override": {"DELETE"}, "X-Method-Override": {"DELETE"}, "X_http_method_override": {"DELETE"},
+		"X-Original-Url": {"/evil"}, "X-Rewrite-Url": {"/evil"}, "X_original_url": {"/evil"}, "Te": {"trailers"},
+		"Tim-Delivery-Attempt": {"7"}, "Tim_delivery_attempt": {"7"},
 	}
 }
 
@@ -91,6 +108,19 @@ func wantReading(t *testing.T, got response, body, command string) {
 		if sign, there := parameters["Sign"]; there && sign == "evil" {
 			t.Errorf("%s reads another Sign", way)
 		}
+	}
+	for way, input := range read.Inputs {
+		if input["SdkAppid"] != guardtest.App || input["CallbackCommand"] != command || input["Sign"] == "evil" {
+			t.Errorf("%s reads %v", way, input)
+		}
+	}
+	for way, request := range read.Requests {
+		if request != "POST /" {
+			t.Errorf("%s sees the request %s", way, request)
+		}
+	}
+	if len(read.Trailers) > 0 {
+		t.Errorf("trailers %v", read.Trailers)
 	}
 	var want map[string]any
 	if err := json.Unmarshal([]byte(body), &want); err != nil {

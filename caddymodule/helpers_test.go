@@ -47,7 +47,7 @@ func goodQuery() string {
 // received is a request that the backend has received.
 type received struct {
 	Method, URI, Proto string
-	Header             http.Header
+	Header, Trailer    http.Header
 	ContentLength      int64
 	TransferEncoding   []string
 	Body               []byte
@@ -73,7 +73,7 @@ func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	b.mu.Lock()
 	b.got = append(b.got, received{
-		Method: r.Method, URI: r.RequestURI, Proto: r.Proto, Header: r.Header.Clone(),
+		Method: r.Method, URI: r.RequestURI, Proto: r.Proto, Header: r.Header.Clone(), Trailer: r.Trailer.Clone(),
 		ContentLength: r.ContentLength, TransferEncoding: r.TransferEncoding, Body: body,
 	})
 	b.mu.Unlock()
@@ -192,6 +192,7 @@ type request struct {
 	body    []byte
 	chunked bool // without Content-Length
 	header  http.Header
+	trailer http.Header // of a chunked request
 }
 
 // response is the response to a request.
@@ -217,6 +218,7 @@ func (p protocol) send(t *testing.T, q request) response {
 	for name, values := range q.header {
 		req.Header[name] = slices.Clone(values)
 	}
+	req.Trailer = q.trailer
 	resp, err := p.client.Do(req)
 	if err != nil {
 		t.Fatal(err)

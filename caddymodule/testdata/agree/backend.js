@@ -16,8 +16,12 @@ app.use(handle);
 function handle(request, response) {
   const read = request.body;
   const text = Buffer.isBuffer(read) ? read.toString('utf8') : read;
+  const header = (name) => request.headers[name];
+  const method = header('x-http-method-override') || header('x-http-method') || header('x-method-override') || request.query._method || request.method;
   response.json({
     parameters: { 'req.query': request.query },
+    requests: { express: method + ' ' + (header('x-original-url') || header('x-rewrite-url') || request.url).split('?')[0] },
+    trailers: request.trailers,
     payloads: { 'req.body': typeof text === 'string' ? JSON.parse(text) : text },
   });
 }

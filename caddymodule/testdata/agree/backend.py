@@ -26,7 +26,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
             payload = json.loads(text)
         except ValueError as error:
             payload = {"refused": str(error)}
-        answer = json.dumps({"parameters": parameters, "payloads": {"body": payload}}).encode()
+        environ = {name.upper().replace("-", "_"): value for name, value in self.headers.items()}  # as WSGI has it
+        method = next((environ[n] for n in ("X_HTTP_METHOD_OVERRIDE", "X_HTTP_METHOD", "X_METHOD_OVERRIDE") if n in environ), self.command)
+        url = environ.get("X_ORIGINAL_URL", environ.get("X_REWRITE_URL", self.path))
+        answer = json.dumps({
+            "parameters": parameters,
+            "payloads": {"body": payload},
+            "requests": {"wsgi": method + " " + urllib.parse.urlsplit(url).path},
+        }).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
