@@ -68,7 +68,7 @@ func isPlaceholder(s string) bool { return len(s) > 2 && s[0] == '{' && s[len(s)
 func (a App) check(earlier []App) error {
 	switch {
 	case !appIDFormat.MatchString(string(a.SdkAppID)) && !isPlaceholder(string(a.SdkAppID)):
-		return fmt.Errorf("app %d: want the SDKAppID of Tencent's console, in decimal", len(earlier)+1)
+		return errors.New("app: want the SDKAppID of Tencent's console, in decimal, and then its tokens")
 	case slices.ContainsFunc(earlier, func(e App) bool { return e.SdkAppID == a.SdkAppID }):
 		return fmt.Errorf("app %s is given twice: write all its tokens after one app %s", a.SdkAppID, a.SdkAppID)
 	case slices.Contains(a.Tokens, ""):
@@ -76,7 +76,7 @@ func (a App) check(earlier []App) error {
 	case len(a.Tokens) > 0 && a.Unsigned:
 		return fmt.Errorf("app %s has a token and is unsigned: leave out one of them", a.SdkAppID)
 	case len(a.Tokens) == 0 && !a.Unsigned:
-		return fmt.Errorf("app %s has no token: write it after the ID, or the word unsigned to let in every call that names the app; "+
+		return fmt.Errorf("app %s has no token: write it after the ID, or the word unsigned to accept any request with this SdkAppid; "+
 			"if the token comes from the environment, is the variable set?", a.SdkAppID)
 	}
 	return nil

@@ -59,6 +59,9 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		name          <name>
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	if err := checkBraces(d); err != nil {
+		return err
+	}
 	d.Next() // consume directive name
 	for _, id := range d.RemainingArgs() {
 		if !appIDFormat.MatchString(id) && !isPlaceholder(id) { // not quoted in the error, because it may be a token
@@ -76,6 +79,18 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := h.check(); err != nil {
 		return d.Errf("tim_callback: %v", err)
 	}
+	return nil
+}
+
+// checkBraces rejects full-width braces, which a Chinese input method writes and which open
+// no block.
+func checkBraces(d *caddyfile.Dispenser) error {
+	for tokens := d.NewFromNextSegment(); tokens.Next(); {
+		if text := tokens.Val(); text == "｛" || text == "｝" {
+			return tokens.Errf("full-width brace %s: write { or }", text)
+		}
+	}
+	d.Reset()
 	return nil
 }
 
@@ -149,6 +164,9 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 	}
 	rule := Rule{Commands: args[:i], Action: args[i]}
 	action := actions[rule.Action]
+	if err := checkOneLine(d, args[i:]); err != nil {
+		return err
+	}
 	if rest := args[i+1:]; action.unmarshalArgs != nil {
 		if err := action.unmarshalArgs(&rule, d, rest); err != nil {
 			return err
@@ -166,6 +184,14 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 	}
 	h.Rules = append(h.Rules, rule)
 	return nil
+}
+
+// checkOneLine rejects an option that is written behind the action instead of in a block.
+func checkOneLine(d *caddyfile.Dispenser, args []string) error {
+	if len(args) < 2 || options[args[1]].unmarshal == nil {
+		return nil
+	}
+	return d.Errf("%s belongs in braces, on lines of its own:\n\ton <command>... %s {\n\t\t%s\n\t}", args[1], args[0], strings.Join(args[1:], " "))
 }
 
 // UnmarshalDuration parses the only argument, a positive duration.

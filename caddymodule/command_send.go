@@ -136,8 +136,6 @@ func (r sendResult) ok() bool {
 	return r.Status == http.StatusOK && json.Unmarshal(r.Answer, &a) == nil && a.ActionStatus == "OK"
 }
 
-var errNotOK = errors.New("the answer is not OK")
-
 func (s *sender) sendOne(ctx context.Context, w io.Writer, asJSON bool) error {
 	result, err := s.send(ctx)
 	if err != nil {
@@ -151,9 +149,22 @@ func (s *sender) sendOne(ctx context.Context, w io.Writer, asJSON bool) error {
 		fmt.Fprintf(w, "%d %s in %.1f ms\n%s%s\n", result.Status, http.StatusText(result.Status), result.Millis, result.Answer, result.Text)
 	}
 	if !result.ok() {
-		return errNotOK
+		return errors.New("the answer is not OK" + result.hint())
 	}
 	return nil
+}
+
+// hint says what is probably wrong with the URL or the server if no guard has answered.
+func (r sendResult) hint() string {
+	switch {
+	case r.Status == http.StatusOK && r.Text == "" && len(r.Answer) == 0:
+		return ": no handler answered: is there a backend after the guard?"
+	case r.Status == http.StatusNotFound:
+		return ": nothing is there: is this the path that the site guards?"
+	case r.Status == http.StatusBadRequest && strings.Contains(r.Text, "HTTP request to an HTTPS server"):
+		return ": this port speaks TLS: write https:// in place of http://"
+	}
+	return ""
 }
 
 // send sends a callback. Its errors do not contain the query, which includes the Sign.
@@ -174,6 +185,9 @@ func (s *sender) send(ctx context.Context) (result sendResult, err error) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := s.client.Do(req)
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		return result, errors.New("this port speaks plain HTTP: write http:// in place of https://")
+	}
 	if err != nil {
 		return result, withoutURL(err)
 	}

@@ -293,6 +293,28 @@ func TestSendFailsUnlessTheAnswerIsOK(t *testing.T) {
 	}
 }
 
+func TestSendSaysWhatIsProbablyWrong(t *testing.T) {
+	t.Parallel()
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/callback" {
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(plain.Close)
+	secure := httptest.NewTLSServer(plain.Config.Handler)
+	t.Cleanup(secure.Close)
+	for target, want := range map[string]string{
+		plain.URL + "/callback": "is there a backend after the guard?",
+		plain.URL + "/other":    "is this the path that the site guards?",
+		strings.Replace(plain.URL, "http:", "https:", 1) + "/callback":  "write http:// in place of https://",
+		strings.Replace(secure.URL, "https:", "http:", 1) + "/callback": "write https:// in place of http://",
+	} {
+		if _, err := run(t, sendCommand(), "", target); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q", target, err, want)
+		}
+	}
+}
+
 func TestSendPrintsJSON(t *testing.T) {
 	t.Parallel()
 	url, _ := endpoint(t, 200, guardtest.OKJSON)

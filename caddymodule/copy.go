@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -33,6 +34,9 @@ func (r *Rule) unmarshalCopy(d *caddyfile.Dispenser) error {
 
 func (r Rule) checkCopy(earlier []Rule) error {
 	for i, consumer := range r.Copy {
+		if strings.ContainsAny(consumer, ":/.") {
+			return fmt.Errorf("copy %s: want the name of a consumer, such as archive, and not its address", consumer)
+		}
 		if err := checkName(consumer); err != nil {
 			return fmt.Errorf("copy: %w", err)
 		}

@@ -231,7 +231,7 @@ func TestEndToEndWarnsOnceOfUnsignedApps(t *testing.T) {
 		if ids, ok := line["sdk_app_ids"].([]any); ok {
 			warnings[fmt.Sprint("apps ", ids)]++
 		}
-		if commands, ok := line["commands"].([]any); ok {
+		if commands, ok := line["allowed"].([]any); ok {
 			warnings[fmt.Sprint(len(commands), " before-callbacks")]++
 		}
 		if command, ok := line["command"].(string); ok {

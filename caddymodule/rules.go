@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/timguard/timguard/caddymodule/callback"
@@ -95,6 +93,9 @@ func (r Rule) check(earlier []Rule) error {
 			return err
 		}
 	}
+	if err := r.checkAnswered(); err != nil {
+		return err
+	}
 	for _, given := range r.options() {
 		if check := options[given].check; check != nil {
 			if err := check(r, earlier); err != nil {
@@ -127,6 +128,31 @@ func (r Rule) checkAfterOnly(earlier []Rule, what string) error {
 		}
 	}
 	return nil
+}
+
+// checkAnswered rejects an exact command whose answer Tencent uses if the rule answers
+// without the backend.
+func (r Rule) checkAnswered() error {
+	for _, pattern := range r.Commands {
+		if c, _ := callback.Lookup(pattern); c.Answered && r.answersAlone() {
+			return fmt.Errorf("%s passes the backend's answer on to a client, which %s would not get: write on %s forward",
+				pattern, r.what(), pattern)
+		}
+	}
+	return nil
+}
+
+// answersAlone reports whether the rule may answer OK without the backend.
+func (r Rule) answersAlone() bool {
+	return r.Action == actionAck || r.Action == actionDeliver || r.Fallback != nil && r.Fallback.Verdict == verdictDeliver
+}
+
+// what names the action, or the fallback if there is one.
+func (r Rule) what() string {
+	if r.Fallback != nil {
+		return "fallback " + r.Fallback.Verdict
+	}
+	return r.Action
 }
 
 // stores reports whether the rule may store callbacks.
@@ -255,65 +281,4 @@ func (h *Handler) provisionRules() {
 	for _, command := range callback.Commands() {
 		h.known[command.Name] = h.ruleNaming(command.Name)
 	}
-}
-
-// warnOfRules warns of questionable rules: unknown commands, rules that never apply,
-// and before-callbacks without a rule.
-func (h *Handler) warnOfRules() {
-	var unruled []string
-	for _, command := range callback.Commands() {
-		if command.Class == callback.Before && h.known[command.Name] == nil {
-			unruled = append(unruled, command.Name)
-		}
-	}
-	if len(unruled) > 0 {
-		h.logger.Warn("before-callbacks without a rule are answered 403, which means allowed to Tencent; "+
-			"add rules for them, or disable them in the console", zap.Strings("commands", unruled))
-	}
-	for i := range h.Rules {
-		h.warnOfRule(i)
-	}
-}
-
-func (h *Handler) warnOfRule(i int) {
-	rule := &h.Rules[i]
-	for _, pattern := range rule.Commands {
-		if !matchesKnown(pattern) {
-			h.logger.Warn("rule matches no known command; check the spelling, unless it is for new commands, "+
-				"whose payload is only checked as strict JSON", zap.String("command", pattern))
-		}
-	}
-	if h.isShadowed(rule) {
-		h.logger.Warn("rule never applies, because earlier rules name all its commands",
-			zap.Int("rule", i+1), zap.Strings("commands", rule.Commands), zap.String("action", rule.Action))
-	}
-	if rule.deadline() >= tencentTimeout {
-		h.logger.Warn("deadline is not before Tencent's timeout of 2s",
-			zap.Strings("commands", rule.Commands), zap.Duration("deadline", rule.deadline()))
-	}
-}
-
-// matchesKnown reports whether the pattern matches a known command.
-func matchesKnown(pattern string) bool {
-	rule := Rule{Commands: []string{pattern}}
-	return slices.ContainsFunc(callback.Commands(), func(c callback.Command) bool { return rule.matches(c.Name) })
-}
-
-// isShadowed reports whether earlier rules apply to every command that the rule names
-// exactly, and to every known command that it matches.
-func (h *Handler) isShadowed(rule *Rule) bool {
-	for _, known := range callback.Commands() {
-		if h.known[known.Name] == rule {
-			return false
-		}
-	}
-	for _, pattern := range rule.Commands {
-		if strings.HasSuffix(pattern, "*") || isClass(pattern) { // it may match new commands
-			return false
-		}
-		if h.ruleNaming(pattern) == rule {
-			return false
-		}
-	}
-	return true
 }

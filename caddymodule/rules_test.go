@@ -138,36 +138,6 @@ func TestLookAlikesOfCommandsHaveNoRule(t *testing.T) {
 	}
 }
 
-func TestBeforeCallbacksWithoutARuleAreWarnedOf(t *testing.T) {
-	t.Parallel()
-	const text = "before-callbacks without a rule"
-	for name, tt := range map[string]struct {
-		rules []Rule
-		open  int
-	}{
-		"none is named":      {[]Rule{{Commands: []string{"after"}, Action: actionForward}}, 11},
-		"one is not":         {[]Rule{{Commands: []string{"Group.*", "C2C.*", "OfficialAccount.*", "Sns.CallbackPrevFriendAdd"}, Action: actionForward}}, 1},
-		"all are":            {[]Rule{{Commands: []string{"before"}, Action: actionForward}}, 0},
-		"all are rejected":   {[]Rule{{Commands: []string{"*"}, Action: actionReject}}, 0},
-		"all but to deliver": {[]Rule{{Commands: []string{"*"}, Action: actionDeliver}}, 11},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			_, logs := withRules(tt.rules...)
-			open := 0
-			for _, entry := range logs.All() {
-				if strings.HasPrefix(entry.Message, text) {
-					commands, _ := entry.ContextMap()["commands"].([]any)
-					open += len(commands)
-				}
-			}
-			if open != tt.open {
-				t.Errorf("%d are listed, want %d", open, tt.open)
-			}
-		})
-	}
-}
-
 // Package outbox cannot share the format of names, because it stores them without
 // knowing guards.
 func TestNamesAreValidForTheOutboxToo(t *testing.T) {
