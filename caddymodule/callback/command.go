@@ -238,7 +238,7 @@ var commandsByForm = func() map[string]string {
 // commands is the table of known commands. Each family has its own file.
 var commands = withSilence(slices.Concat(
 	groupCommands, topicCommands, c2cCommands, snsCommands, stateCommands,
-	officialAccountCommands, botCommands, pushCommands, otherCommands,
+	officialAccountCommands, botCommands, pushCommands, liveCommands, callCommands, otherCommands,
 ))
 
 // withSilence sets the Silence of the commands that do not set their own.

@@ -5,39 +5,42 @@ package callback
 
 // officialAccountCommands are about official accounts.
 var officialAccountCommands = []Command{
-	{ // https://trtc.io/document/60795
+	{
 		Name: "OfficialAccount.CallbackBeforeCreateOfficialAccount", Class: Before, Family: "official_account",
-		Codes: []CodeRange{forbidCode, ownCodes},
+		Source: []Page{zh("269/102315", "2025-08-21"), intl("1047/60795", "2024-06-18")},
+		Codes:  []CodeRange{forbidCode, ownCodes},
 		Fields: []Field{
 			callbackCommand, operator, ownerAccount, name, eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60796
+	{
 		Name: "OfficialAccount.CallbackAfterCreateOfficialAccount", Class: After, Family: "official_account",
+		Source: []Page{intl("1047/60796", "2024-06-18")},
 		Fields: []Field{
 			callbackCommand, officialAccount, operator, ownerAccount, name, eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60797
+	{
 		Name: "OfficialAccount.CallbackAfterOfficialAccountInfoChanged", Class: After, Family: "official_account",
+		Source: []Page{intl("1047/60797", "")},
 		Fields: []Field{
 			callbackCommand, officialAccount, operator,
-			{Name: "Name", Type: String},
-			{Name: "Introduction", Type: String},
-			{Name: "FaceUrl", Type: String},
-			{Name: "Organization", Type: String},
+			changedName, introduction, faceURL,
+			{Name: "Organization", Type: String, Optional: true},
 			eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60798
+	{
 		Name: "OfficialAccount.CallbackAfterOfficialAccountDestroyed", Class: After, Family: "official_account",
+		Source: []Page{zh("269/102318", "2025-08-21"), intl("1047/60798", "2025-03-10")},
 		Fields: []Field{
 			callbackCommand, officialAccount, ownerAccount, name, eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60799
+	{
 		Name: "OfficialAccount.CallbackBeforeAddSubscriber", Class: Before, Family: "official_account",
-		Codes: []CodeRange{forbidCode},
+		Source: []Page{zh("269/102319", "2025-08-21"), intl("1047/60799", "")},
+		Codes:  []CodeRange{forbidCode},
 		Fields: []Field{
 			callbackCommand, officialAccount, operator,
 			{Name: "SubscribeAccountList", Type: Objects, Required: true, Fields: []Field{
@@ -46,8 +49,9 @@ var officialAccountCommands = []Command{
 			eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60800
+	{
 		Name: "OfficialAccount.CallbackAfterAddSubscriber", Class: After, Family: "official_account",
+		Source: []Page{zh("269/102320", "2025-08-21"), intl("1047/60800", "")},
 		Fields: []Field{
 			callbackCommand, officialAccount, operator,
 			{Name: "SubscribeAccountList", Type: Objects, Required: true, Fields: []Field{
@@ -56,14 +60,16 @@ var officialAccountCommands = []Command{
 			eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60801
+	{
 		Name: "OfficialAccount.CallbackAfterOfficialAccountFull", Class: After, Family: "official_account",
+		Source: []Page{intl("1047/60801", "2024-06-18")},
 		Fields: []Field{
 			callbackCommand, officialAccount, eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60802
+	{
 		Name: "OfficialAccount.CallbackAfterDeleteSubscriber", Class: After, Family: "official_account",
+		Source: []Page{intl("1047/60802", "")},
 		Fields: []Field{
 			callbackCommand, officialAccount, operator,
 			{Name: "SubscribeAccountList", Type: Objects, Required: true, Fields: []Field{
@@ -72,26 +78,29 @@ var officialAccountCommands = []Command{
 			eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60803
+	{
 		Name: "OfficialAccount.CallbackBeforeSendMsg", Class: Before, Family: "official_account",
-		Codes: []CodeRange{forbidCode, discardCode, ownCodes},
+		Source: []Page{zh("269/102323", "2025-08-21"), intl("1047/60803", "2025-03-10")},
+		Codes:  []CodeRange{forbidCode, discardCode, ownCodes},
 		Fields: []Field{
 			callbackCommand, officialAccount, onlineOnlyFlag, msgBody, cloudCustomData, eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60804
+	{
 		Name: "OfficialAccount.CallbackAfterSendMsg", Class: After, Family: "official_account",
+		Source: []Page{zh("269/102324", "2025-08-21"), intl("1047/60804", "2025-03-10")},
 		Fields: []Field{
 			callbackCommand, officialAccount, msgKey, msgTime, onlineOnlyFlag, msgBody,
 			cloudCustomData, eventTime,
 		},
 	},
-	{ // https://trtc.io/document/60805
+	{
 		Name: "OfficialAccount.CallbackAfterMsgWithDraw", Class: After, Family: "official_account",
+		Source: []Page{zh("269/102325", "2025-08-21"), intl("1047/60805", "2024-06-18")},
 		Fields: []Field{
 			callbackCommand, officialAccount,
 			{Name: "WithdrawMsgList", Type: Objects, Required: true, Fields: []Field{ // sic: Withdraw, not WithDraw
-				{Name: "MsgKey", Type: String, Required: true},
+				msgKey,
 			}},
 			eventTime,
 		},

@@ -3,28 +3,39 @@
 
 package callback
 
-// otherCommands are about content moderation, alerts, and the neighbouring Live and Room products.
+// otherCommands are about content moderation, alerts, and the customer service. The
+// payloads of the latter have no schema here yet.
 var otherCommands = []Command{
-	{ // not documented by Tencent; the fields are taken from public libraries
+	{ // the payload has no CallbackCommand
 		Name: "ContentCallback.ResultNotify", Class: After, Family: "content",
+		Source: []Page{zh("269/95616", ""), intl("1047/78240", "2026-03-13")},
 		Fields: []Field{
 			{Name: "Scene", Type: String},
-			{Name: "From_Account", Type: String},
-			{Name: "ContactItem", Type: String | Object},
+			{Name: "SdkAppId", Type: Integer},
+			expected(fromAccount),
+			{Name: "ContactItem", Type: String | Object, Optional: true, Fields: []Field{ // only for messages
+				{Name: "ContactType", Type: Integer},
+				optional(toAccount),
+				{Name: "ToGroupId", Type: String, Optional: true},
+			}},
 			{Name: "ContentType", Type: String},
-			{Name: "TextContent", Type: Array},
-			{Name: "FileURL", Type: String},
-			{Name: "MsgID", Type: String},
+			{Name: "TextContent", Type: Array | String, Optional: true}, // a String in the table of 1047/77840
+			{Name: "FileURL", Type: String, Optional: true},
+			{Name: "MsgID", Type: String | Integer, Optional: true}, // the MsgKey, or the MsgSeq in a group
 			{Name: "CtxcbResult", Type: Integer},
 			{Name: "CtxcbRequestId", Type: String},
-			{Name: "CtxcbKeywords", Type: Array},
-			{Name: "CtxcbSuggestion", Type: String},
-			{Name: "CtxcbLabel", Type: String},
+			{Name: "CtxcbKeywords", Type: Array, Optional: true},
+			{Name: "CtxcbSuggestion", Type: String, Optional: true},
+			{Name: "CtxcbLabel", Type: String, Optional: true},
+			{Name: "CtxcbSubLabel", Type: String, Optional: true},
+			{Name: "CtxcbSubLabelDesc", Type: String, Optional: true},
+			{Name: "CtxcbLibName", Type: String, Optional: true},
 			cloudCustomData,
 		},
 	},
-	{ // https://trtc.io/document/60256
+	{
 		Name: "Alert.RequestOverLimit", Class: After, Family: "alert",
+		Source: []Page{{URL: "https://trtc.io/document/60256"}},
 		Fields: []Field{
 			callbackCommand,
 			{Name: "ServiceName", Type: String, Required: true},
@@ -33,17 +44,12 @@ var otherCommands = []Command{
 			{Name: "Limit", Type: Integer, Required: true},
 		},
 	},
-	// https://trtc.io/document/64412; the payloads have no schema here yet
-	{Name: "Live.CallbackAfterCreateRoom", Class: After, Family: "live_room"},
-	{Name: "Live.CallbackAfterDestroyRoom", Class: After, Family: "live_room"},
-	{Name: "Live.CallbackAfterMemberStateChanged", Class: After, Family: "live_room"},
-	{Name: "Live.CallbackAfterStartBattle", Class: After, Family: "live_room"},
-	{Name: "Live.CallbackAfterEndBattle", Class: After, Family: "live_room"},
-	{Name: "Live.CallbackAfterSetMetadata", Class: After, Family: "live_room"},
-	{Name: "Live.CallbackAfterChangeOwner", Class: After, Family: "live_room"},
-	{Name: "Room.CallbackAfterCreateRoom", Class: After, Family: "live_room"},
-	{Name: "Room.CallbackAfterMemberEnter", Class: After, Family: "live_room"},
-	{Name: "Room.CallbackAfterMemberLeave", Class: After, Family: "live_room"},
-	{Name: "Room.CallbackAfterUpdateRoomInfo", Class: After, Family: "live_room"},
-	{Name: "Mic.CallbackAfterSeatInfoChanged", Class: After, Family: "live_room"},
+	{
+		Name: "Desk.SessionEventNotify", Class: After, Family: "desk",
+		Source: []Page{zh("269/111212", ""), intl("1229/68989", "2025-04-07")},
+	},
+	{
+		Name: "Member.EventNotify", Class: After, Family: "member",
+		Source: []Page{zh("269/133254", "2026-07-01")},
+	},
 }

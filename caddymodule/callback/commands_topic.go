@@ -3,42 +3,44 @@
 
 package callback
 
-// topicCommands are about the topics of communities.
+// topicCommands are about the topics of communities. Their pages have no EventTime.
 var topicCommands = []Command{
-	{ // https://trtc.io/document/49463
+	{
 		Name: "Group.CallbackBeforeCreateTopic", Class: Before, Family: "topic",
-		Codes: []CodeRange{forbidCode, groupCodes},
+		Source: []Page{zh("269/78206", "2022-11-07"), intl("1047/49463", "2025-03-10")},
+		Codes:  []CodeRange{forbidCode, groupCodes},
 		Fields: []Field{
-			callbackCommand, operator, groupType, name, groupEventTime,
+			callbackCommand, operator, groupType, name, optional(eventTime),
 		},
 	},
-	{ // https://trtc.io/document/49464
+	{
 		Name: "Group.CallbackAfterCreateTopic", Class: After, Family: "topic",
+		Source: []Page{zh("269/78207", "2022-11-07"), intl("1047/49464", "2025-03-10")},
 		Fields: []Field{
 			callbackCommand, groupID,
 			{Name: "TopicId", Type: String, Required: true},
-			operator, ownerAccount, groupType, name,
-			{Name: "UserDefinedDataList", Type: Objects},
-			groupEventTime,
+			operator,
+			optional(ownerAccount), // a group may have no owner
+			groupType, name, userDefinedData, optional(eventTime),
 		},
 	},
-	{ // https://trtc.io/document/49465
+	{
 		Name: "Group.CallbackAfterTopicDestroyed", Class: After, Family: "topic",
+		Source: []Page{zh("269/78208", "2022-11-07"), intl("1047/49465", "2024-02-19")},
 		Fields: []Field{
 			callbackCommand, groupID, groupType,
-			{Name: "TopicIdList", Type: Strings | String, Required: true}, // String in the documentation's table, an array in its sample
-			groupEventTime,
+			{Name: "TopicIdList", Type: Strings | String, Required: true}, // String in the tables, an array in the samples
+			optional(eventTime),
 		},
 	},
-	{ // https://trtc.io/document/49466
+	{
 		Name: "Group.CallbackAfterTopicInfoChanged", Class: After, Family: "topic",
+		Source: []Page{zh("269/78209", ""), intl("1047/49466", "2024-02-19")},
 		Fields: []Field{
 			callbackCommand, groupID, groupType, operator,
-			{Name: "Name", Type: String},
-			{Name: "Introduction", Type: String},
-			{Name: "Notification", Type: String},
-			{Name: "FaceUrl", Type: String},
-			topicID, groupEventTime,
+			changedName, introduction, notification, faceURL,
+			topicID, // not documented
+			optional(eventTime),
 		},
 	},
 }

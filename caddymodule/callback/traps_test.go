@@ -139,8 +139,8 @@ func TestLookAlikesAreRejectedInEveryObjectOfTheProtocol(t *testing.T) {
 		_, err := Inspect([]byte(body), unknown)
 		wantRejection(t, err, ReasonPayload, path)
 	}
-	full := sampleWith("Group.CallbackAfterGroupFull", `"TopicId":"a","topicId":"b"`)
-	_, err := Inspect(full, "Group.CallbackAfterGroupFull")
+	alarm := sampleWith("Group.CallbackOnDailyGroupQuotaAlarm", `"TopicId":"a","topicId":"b"`)
+	_, err := Inspect(alarm, "Group.CallbackOnDailyGroupQuotaAlarm")
 	wantRejection(t, err, ReasonPayload, "/topicId")
 	for _, body := range []string{
 		`{"GroupAttr":[{"key":"a","value":"b"}],"UserDefinedDataList":[{"Key":"a","Value":"b"}]}`,
@@ -228,10 +228,11 @@ func TestOperatorIsReadFromTheFieldOfEachCommand(t *testing.T) {
 		"C2C.CallbackAfterMsgReport":         "Report_Account",
 		"Sns.CallbackFriendAdd":              "Admin_Account",
 	} {
-		before := `"` + field + `":"sample"`
-		if field == "Operator_Account" {
-			before = `"Operator_Account":"admin"`
+		value, known := samples[field]
+		if !known {
+			value = "sample"
 		}
+		before := fmt.Sprintf("%q:%q", field, value)
 		if e := wantAccepted(t, edited(t, command, before, `"`+field+`":"who \"asks\""`), command); e.Operator != `who "asks"` {
 			t.Errorf("%s: Operator %q, want the %s", command, e.Operator, field)
 		}
@@ -280,6 +281,25 @@ func TestContentResultsHaveNoCommand(t *testing.T) {
 	wantRejection(t, err, ReasonPayload, "/CtxcbResult")
 }
 
+func TestContentResultsDifferByPageAndScene(t *testing.T) {
+	t.Parallel()
+	const command = "ContentCallback.ResultNotify"
+	for _, member := range []string{
+		`"TextContent":["aaabbbccc","1234567"]`, `"TextContent":"aaabbbccc"`,
+		`"MsgID":"1434460578_4137340972_1661154487"`, `"MsgID":130`,
+		`"ContactItem":{"ContactType":1,"To_Account":"Jonh"}`, `"ContactItem":{"ContactType":2,"ToGroupId":"1213456"}`,
+		`"CtxcbSubLabel":"InsinuationPorn","CtxcbSubLabelDesc":"d","CtxcbLibName":"test","SdkAppId":1400187352`,
+	} {
+		wantAccepted(t, []byte(`{`+member+`}`), command)
+	}
+	for member, path := range map[string]string{
+		`"TextContent":1`: "/TextContent", `"MsgID":[]`: "/MsgID", `"SdkAppId":"1400187352"`: "/SdkAppId",
+	} {
+		_, err := Inspect([]byte(`{`+member+`}`), command)
+		wantRejection(t, err, ReasonPayload, path)
+	}
+}
+
 func TestAlertsAreNotAboutAGroup(t *testing.T) {
 	t.Parallel()
 	const command = "Alert.RequestOverLimit"
@@ -292,16 +312,16 @@ func TestAlertsAreNotAboutAGroup(t *testing.T) {
 	wantRejection(t, err, ReasonMismatch, "/CallbackCommand")
 }
 
-func TestLiveAndRoomCommandsAreKnownByName(t *testing.T) {
+func TestCommandsOfNeighbouringProductsAreKnownByName(t *testing.T) {
 	t.Parallel()
 	var known int
 	for _, c := range Commands() {
-		if c.Family != "live_room" {
+		if len(c.Fields) > 0 {
 			continue
 		}
 		known++
-		if c.Class != After || len(c.Fields) > 0 {
-			t.Errorf("got %+v, want an after-command without fields", c)
+		if c.Class != After {
+			t.Errorf("got %+v, want an after-command", c)
 		}
 		e := wantAccepted(t, []byte(`{"CallbackCommand":"`+c.Name+`","RoomId":7,"RoomInfo":{"a":[null]},"EventTime":"1670574414123"}`), c.Name)
 		if e.Class != After || e.EventTime != 1670574414123 {
@@ -313,8 +333,8 @@ func TestLiveAndRoomCommandsAreKnownByName(t *testing.T) {
 			}
 		}
 	}
-	if known != 12 {
-		t.Errorf("%d commands, want 12", known)
+	if known != 25 {
+		t.Errorf("%d commands, want 25", known)
 	}
 }
 

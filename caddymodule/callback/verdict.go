@@ -27,6 +27,7 @@ var (
 	ownCodes    = CodeRange{120001, 130000} // chosen by the app, passed to its client with ErrorInfo
 	groupCodes  = CodeRange{10100, 10200}   // the same, for group callbacks
 	snsCodes    = CodeRange{38000, 39000}   // for a ResultItem
+	giftCodes   = CodeRange{102100, 102200} // the same as ownCodes, for gifts
 )
 
 // unknownCodes are the codes for before-callbacks that are not in the table.
