@@ -49,7 +49,7 @@ var c2cCommands = []Command{
 		},
 	},
 	{
-		Name: "C2C.CallbackAfterModifyMsg", Class: After, Family: "c2c",
+		Name: "C2C.CallbackAfterModifyMsg", Class: After, Family: "c2c", Recurs: true,
 		Source: []Page{zh("269/128224", "2026-02-05")},
 		Fields: []Field{
 			callbackCommand, operator, fromAccount, toAccount, msgSeq, msgRandom, msgTime, msgKey,
@@ -58,7 +58,7 @@ var c2cCommands = []Command{
 		},
 	},
 	{
-		Name: "C2C.CallbackAfterMsgReadReceipt", Class: After, Family: "c2c",
+		Name: "C2C.CallbackAfterMsgReadReceipt", Class: After, Family: "c2c", Recurs: true,
 		Source: []Page{zh("269/128223", "")},
 		Fields: []Field{
 			callbackCommand, operator,
@@ -70,7 +70,7 @@ var c2cCommands = []Command{
 		},
 	},
 	{
-		Name: "C2C.CallbackAfterMsgReadAll", Class: After, Family: "c2c",
+		Name: "C2C.CallbackAfterMsgReadAll", Class: After, Family: "c2c", Recurs: true,
 		Source: []Page{zh("269/128225", "2026-02-09")},
 		Fields: []Field{
 			callbackCommand,
@@ -83,7 +83,7 @@ var c2cCommands = []Command{
 		},
 	},
 	{
-		Name: "C2C.CallbackAfterC2CMsgExtension", Class: After, Family: "c2c",
+		Name: "C2C.CallbackAfterC2CMsgExtension", Class: After, Family: "c2c", Recurs: true,
 		Source: []Page{zh("269/126475", "2025-12-17"), intl("1047/76006", "2026-01-04")},
 		Fields: []Field{
 			callbackCommand, fromAccount, toAccount, msgKey,

@@ -200,7 +200,7 @@ var groupCommands = []Command{
 		},
 	},
 	{
-		Name: "Group.CallbackAfterReadReceipt", Class: After, Family: "group",
+		Name: "Group.CallbackAfterReadReceipt", Class: After, Family: "group", Recurs: true,
 		Source: []Page{zh("269/105355", "2024-04-19"), intl("1047/60395", "2025-03-10")},
 		Fields: []Field{
 			callbackCommand, groupID, groupType,
@@ -226,7 +226,7 @@ var groupCommands = []Command{
 		},
 	},
 	{
-		Name: "Group.CallbackAfterModifyMsg", Class: After, Family: "group",
+		Name: "Group.CallbackAfterModifyMsg", Class: After, Family: "group", Recurs: true,
 		Source: []Page{zh("269/129193", "2026-03-16")},
 		Fields: []Field{
 			callbackCommand, operator, groupID, topicID,
@@ -236,7 +236,7 @@ var groupCommands = []Command{
 		},
 	},
 	{
-		Name: "Group.CallbackAfterGroupMsgExtension", Class: After, Family: "group",
+		Name: "Group.CallbackAfterGroupMsgExtension", Class: After, Family: "group", Recurs: true,
 		Source: []Page{zh("269/126476", "2025-12-17"), intl("1047/76007", "2026-01-04")},
 		Fields: []Field{
 			callbackCommand, groupID,

@@ -63,6 +63,7 @@ type inspector struct {
 	recurs     bool // Command.Recurs
 	identified bool
 	drift      *Drift
+	others     []*spellings // the protocol's names in the open objects that their schemas lack
 
 	all    bool // collect all faults instead of stopping at the first
 	faults []*Rejection
@@ -117,7 +118,7 @@ func (in *inspector) object(o *object) error {
 		return err
 	}
 	var seen uint64
-	var variants uint64
+	others := len(in.others)
 	hint := 0
 	for in.more() {
 		start := in.at
@@ -135,7 +136,7 @@ func (in *inspector) object(o *object) error {
 			seen |= 1 << i
 			hint = i + 1
 			err = in.value(&o.fields[i])
-		} else if err = in.checkName(o, start, name, &variants); err == nil {
+		} else if err = in.checkName(o, start, name, others); err == nil {
 			in.noteUnknown(o, name)
 			err = in.unknown(name)
 		}
@@ -146,6 +147,7 @@ func (in *inspector) object(o *object) error {
 			return err
 		}
 	}
+	in.others = in.others[:others]
 	if absent := o.usual &^ seen; absent != 0 {
 		in.noteMissing(o, absent)
 	}
@@ -165,11 +167,15 @@ func (in *inspector) missing(o *object, fields uint64) error {
 	return nil
 }
 
-// checkName rejects a name that is not a field of the object but that some parser
-// would take for a protocol name. The protocol itself spells a few names in several
-// ways. An object may use one spelling of each; variants has a bit for each such name
-// that the object has used.
-func (in *inspector) checkName(o *object, start int, name []byte, variants *uint64) error {
+// checkName rejects a name that is not a field of the object but that some parser would
+// take for a protocol name. The protocol itself spells a few names in several ways. An
+// object may use one spelling of each; those that it has used begin at index others of
+// in.others.
+//
+// In an object that Tencent has not documented, a look-alike may be the true name. There,
+// it is only rejected if it looks like a name by which the guard or a backend tells who and
+// what a callback is about, or if the object has the other name as well.
+func (in *inspector) checkName(o *object, start int, name []byte, others int) error {
 	if err := checkAnyName(start, name); err != nil {
 		return err
 	}
@@ -184,13 +190,13 @@ func (in *inspector) checkName(o *object, start int, name []byte, variants *uint
 		}
 	}
 	known := protocolNames[string(form)]
-	if known == nil {
+	switch {
+	case known == nil:
 		return nil
-	}
-	if !known.has(name) || *variants&known.bit != 0 {
+	case (o.complete || known.hasRole) && !known.has(name), slices.Contains(in.others[others:], known):
 		return lookAlike(start, known.all[0])
 	}
-	*variants |= known.bit
+	in.others = append(in.others, known)
 	return nil
 }
 

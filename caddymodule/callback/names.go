@@ -75,8 +75,8 @@ func isMethodName(name string) bool {
 // spellings are all the ways in which the protocol spells one name, such as MsgId and
 // MsgID.
 type spellings struct {
-	all []string
-	bit uint64 // a bit of its own if there are several spellings, else 0
+	all     []string
+	hasRole bool // it provides a part of an Event
 }
 
 func (s *spellings) has(name []byte) bool {
@@ -93,20 +93,16 @@ var containers = collectContainers(commands)
 
 func collectNames(commands []Command) map[string]*spellings {
 	names := make(map[string]*spellings)
-	bit := uint64(1)
 	eachField(commands, func(f Field) {
 		key := normalizeName(f.Name)
+		if names[key] == nil {
+			names[key] = new(spellings)
+		}
 		s := names[key]
-		if s == nil {
-			s = new(spellings)
-			names[key] = s
+		if !slices.Contains(s.all, f.Name) {
+			s.all = append(s.all, f.Name)
 		}
-		if slices.Contains(s.all, f.Name) {
-			return
-		}
-		if s.all = append(s.all, f.Name); len(s.all) == 2 {
-			s.bit, bit = bit, bit<<1
-		}
+		s.hasRole = s.hasRole || roles[f.Name] != roleNone || deepRoles[f.Name] != roleNone
 	})
 	return names
 }

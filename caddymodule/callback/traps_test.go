@@ -110,7 +110,13 @@ func TestOtherCasesOfProtocolNamesAreRejectedInEveryCommand(t *testing.T) {
 			if names[alike] {
 				alike = strings.ToUpper(name) // key and value are names themselves
 			}
-			_, err := Inspect(sampleWith(c.Name, `"`+alike+`":1`), c.Name)
+			members := `"` + alike + `":1`
+			if len(c.Fields) == 0 && !protocolNames[normalizeName(name)].hasRole {
+				// Of a command without a schema, this may be the true name, if it is alone.
+				wantAccepted(t, sampleWith(c.Name, members), c.Name)
+				members = `"` + name + `":1,` + members
+			}
+			_, err := Inspect(sampleWith(c.Name, members), c.Name)
 			if r := wantReason(t, err, ReasonPayload); r.Path != "/"+alike {
 				t.Errorf("%s in %s: %v", alike, c.Name, &r)
 			}

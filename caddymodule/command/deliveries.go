@@ -1,0 +1,256 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package command
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+// adminClient calls the admin API of a running Caddy.
+type adminClient struct {
+	address string
+	config  string
+	adapter string
+	asJSON  bool
+
+	out, log io.Writer
+}
+
+func deliveriesCommand() *cobra.Command {
+	c := new(adminClient)
+	cmd := subcommand("deliveries", "Works with stored callbacks", `
+Lists, shows, retries and discards the stored callbacks of a running Caddy,
+through its admin API. The address of the API is that of --address, of the
+configuration given with --config, or of the Caddyfile in the current directory,
+as with reload.`, cobra.NoArgs, nil)
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&c.address, "address", "", "address of the admin API (default: that of the configuration, or localhost:2019)")
+	flags.StringVarP(&c.config, "config", "c", "", "configuration file to read the address from (default: Caddyfile, if there is one)")
+	flags.StringVarP(&c.adapter, "adapter", "a", "", "name of the configuration's adapter")
+	flags.BoolVar(&c.asJSON, "json", false, "print the responses of the admin API")
+	cmd.PersistentPreRun = func(cmd *cobra.Command, _ []string) { c.out, c.log = cmd.OutOrStdout(), cmd.ErrOrStderr() }
+	cmd.AddCommand(c.listCommand(), c.showCommand(), c.retryCommand(), c.discardCommand(), c.statusCommand())
+	return cmd
+}
+
+// filterFlags are the flags that select deliveries.
+type filterFlags struct{ values url.Values }
+
+const filterUsage = "[--state <state>] [--guard <name>] [--consumer <name>] [--command <command>] [--since <duration>|<time>] [--before <id>] [--limit <n>]"
+
+func addFilters(flags *pflag.FlagSet) *filterFlags {
+	f := &filterFlags{make(url.Values)}
+	for name, usage := range map[string]string{
+		"state":    "only those in this state: " + strings.Join(stateNames(), ", "),
+		"guard":    "only those of the tim_callback of this name",
+		"consumer": "only the copies for this consumer",
+		"command":  "only those of this CallbackCommand",
+		"since":    "only those stored within this duration, such as 2h, or since this time",
+		"before":   "only those with a smaller id, to get the next page",
+		"limit":    "how many at most, up to 1000",
+	} {
+		flags.Func(name, usage, func(value string) error {
+			f.values.Set(name, value)
+			return nil
+		})
+	}
+	return f
+}
+
+func stateNames() []string {
+	var names []string
+	for _, s := range outbox.States() {
+		names = append(names, string(s))
+	}
+	return names
+}
+
+func (c *adminClient) listCommand() *cobra.Command {
+	var filters *filterFlags
+	cmd := subcommand("list "+filterUsage, "Lists the newest deliveries", `
+Lists stored callbacks, the newest first.`,
+		cobra.NoArgs, func(*cobra.Command, []string) error {
+			if !filters.values.Has("limit") {
+				filters.values.Set("limit", "50")
+			}
+			var deliveries []outbox.Delivery
+			if printed, err := c.call(http.MethodGet, "/tim_callback/deliveries?"+filters.values.Encode(), &deliveries); printed || err != nil {
+				return err
+			}
+			return c.printList(deliveries)
+		})
+	filters = addFilters(cmd.Flags())
+	return cmd
+}
+
+func (c *adminClient) showCommand() *cobra.Command {
+	return subcommand("show <id>", "Shows a delivery, with its body and failed attempts", "", cobra.ExactArgs(1), func(_ *cobra.Command, args []string) error {
+		return c.eachID(args, http.MethodGet, "", c.printWhole)
+	})
+}
+
+func (c *adminClient) retryCommand() *cobra.Command {
+	return c.changeCommand("retry", "Retries deliveries now, with all their attempts", `
+Makes deliveries due immediately, by their ids or all that match the filters.
+They get all their attempts again, even if they were delivered, dead or
+discarded.`, http.MethodPost, "/retry", "retried")
+}
+
+func (c *adminClient) discardCommand() *cobra.Command {
+	return c.changeCommand("discard", "Discards deliveries; deletes dead ones", `
+Discards deliveries, by their ids or all that match the filters: they are not
+attempted again, but stay listed as discarded. Those that were dead are deleted.`, http.MethodDelete, "", "discarded")
+}
+
+// changeCommand returns a command that changes deliveries, by their ids or by filters.
+func (c *adminClient) changeCommand(name, short, long, method, suffix, done string) *cobra.Command {
+	var filters *filterFlags
+	cmd := subcommand(name+" <id>... | "+filterUsage, short, long, cobra.ArbitraryArgs, func(_ *cobra.Command, args []string) error {
+		switch {
+		case len(args) > 0 && len(filters.values) > 0:
+			return errors.New("give ids or filters, not both")
+		case len(args) > 0:
+			return c.eachID(args, method, suffix, func(d outbox.Delivery) error { return c.printList([]outbox.Delivery{d}) })
+		case len(filters.values) == 0:
+			return errors.New("no filter: give ids, or filters such as --state dead")
+		}
+		var answer struct{ Deliveries int }
+		if printed, err := c.call(method, "/tim_callback/deliveries"+suffix+"?"+filters.values.Encode(), &answer); printed || err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "%d %s\n", answer.Deliveries, done)
+		return err
+	})
+	filters = addFilters(cmd.Flags())
+	return cmd
+}
+
+func (c *adminClient) eachID(ids []string, method, suffix string, show func(outbox.Delivery) error) error {
+	for _, id := range ids {
+		if _, err := strconv.ParseInt(id, 10, 64); err != nil {
+			return fmt.Errorf("%q is not the id of a delivery: deliveries list shows them", id)
+		}
+		var d outbox.Delivery
+		printed, err := c.call(method, "/tim_callback/deliveries/"+id+suffix, &d)
+		if err == nil && !printed {
+			err = show(d)
+		}
+		if err != nil {
+			return fmt.Errorf("delivery %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+func (c *adminClient) statusCommand() *cobra.Command {
+	return subcommand("status", "Shows the number of deliveries by state", "", cobra.NoArgs, func(*cobra.Command, []string) error {
+		var s status
+		if printed, err := c.call(http.MethodGet, "/tim_callback/status", &s); printed || err != nil {
+			return err
+		}
+		fmt.Fprintf(c.out, "store %s, guards %s\n", s.Store, strings.Join(s.Guards, ", "))
+		for _, state := range outbox.States() {
+			fmt.Fprintf(c.out, "%8d %s\n", s.Deliveries[state], state)
+		}
+		if s.OldestAgeSeconds > 0 {
+			fmt.Fprintf(c.out, "the oldest one that awaits delivery is %s old\n", time.Duration(s.OldestAgeSeconds*float64(time.Second)).Round(time.Second))
+		}
+		for _, u := range s.Unclaimed {
+			fmt.Fprintf(c.out, "%d await guard %s%s, which is not configured\n", u.Deliveries, u.Guard, ofConsumer(u.Consumer))
+		}
+		return nil
+	})
+}
+
+func ofConsumer(name string) string {
+	if name == "" {
+		return ""
+	}
+	return " and consumer " + name
+}
+
+// call calls the admin API and decodes the response into value. With --json, it prints
+// the response instead.
+func (c *adminClient) call(method, uri string, value any) (printed bool, err error) {
+	address, err := c.findAddress()
+	if err != nil {
+		return false, err
+	}
+	resp, err := caddycmd.AdminAPIRequest(address, method, uri, nil, nil)
+	if err != nil {
+		return false, fmt.Errorf("calling the admin API at %s: %w", address, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if c.asJSON {
+		_, err := io.Copy(c.out, resp.Body)
+		return true, err
+	}
+	return false, json.NewDecoder(resp.Body).Decode(value)
+}
+
+// findAddress determines the address of the admin API as reload does, and prints it.
+func (c *adminClient) findAddress() (address string, err error) {
+	if c.address != "" {
+		return c.address, nil
+	}
+	config, file, _, err := caddycmd.LoadConfig(c.config, c.adapter)
+	if err != nil {
+		return "", err
+	}
+	if c.address, err = caddycmd.DetermineAdminAPIAddress("", config, file, c.adapter); err != nil {
+		return "", err
+	}
+	from := ""
+	if file != "" {
+		from = " (from " + file + ")"
+	}
+	fmt.Fprintf(c.log, "asking %s%s\n", c.address, from)
+	return c.address, nil
+}
+
+func (c *adminClient) printList(deliveries []outbox.Delivery) error {
+	table := tabwriter.NewWriter(c.out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "ID\tSTATE\tATTEMPT\tSTORED\tGUARD\tCONSUMER\tCOMMAND\tAPP\tGROUP\tLAST ERROR")
+	for _, d := range deliveries {
+		fmt.Fprintf(table, "%d\t%s\t%d/%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.State, d.Attempt, d.MaxAttempts,
+			d.Stored.Local().Format(time.DateTime), d.Callback.Guard, d.Callback.Consumer, callback.Printable(d.Callback.Command),
+			d.Callback.SdkAppID, strconv.Quote(d.Callback.GroupID), lastError(d))
+	}
+	return table.Flush()
+}
+
+func lastError(d outbox.Delivery) string {
+	if len(d.Failures) == 0 {
+		return ""
+	}
+	return d.Failures[len(d.Failures)-1].Error
+}
+
+func (c *adminClient) printWhole(d outbox.Delivery) error {
+	if err := c.printList([]outbox.Delivery{d}); err != nil {
+		return err
+	}
+	for _, f := range d.Failures {
+		fmt.Fprintf(c.out, "attempt %d at %s: %s\n", f.Attempt, f.At.Local().Format(time.DateTime), f.Error)
+	}
+	_, err := fmt.Fprintf(c.out, "%s %s (Host: %s)\n%s\n", d.Callback.Method, d.Callback.URI, d.Callback.Host, d.Callback.Body)
+	return err
+}
