@@ -12,6 +12,8 @@ package timguard
 
 import (
 	_ "github.com/timguard/timguard/caddymodule"                   // the guard
+	_ "github.com/timguard/timguard/caddymodule/command"           // tim-callback
+	_ "github.com/timguard/timguard/caddymodule/console"           // the console
 	_ "github.com/timguard/timguard/caddymodule/delivery"          // deliveries
 	_ "github.com/timguard/timguard/caddymodule/delivery/postgres" // optional store
 	_ "github.com/timguard/timguard/caddymodule/delivery/sqlite"   // default store

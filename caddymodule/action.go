@@ -4,49 +4,70 @@
 package caddymodule
 
 import (
-	"maps"
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// action is what a rule does with callbacks. Each action has its own file, which
-// registers it.
-type action struct {
-	// options are the names of the options that a rule with this action may have.
-	options []string
+// What the guard does with a callback. Rules can use all but console_check.
+const (
+	actionForward      = "forward"
+	actionAck          = "ack"
+	actionForbid       = "forbid"
+	actionDeliver      = "deliver"
+	actionReject       = "reject"
+	actionConsoleCheck = "console_check"
+)
 
-	// unmarshalArgs parses the arguments after the action in a Caddyfile. It is nil if
-	// there are none.
-	unmarshalArgs func(r *Rule, d *caddyfile.Dispenser, args []string) error
+// actionNames are the actions of rules, in the order of the documentation.
+var actionNames = []string{actionForward, actionAck, actionForbid, actionDeliver, actionReject}
 
-	// check rejects an invalid rule. earlier are the rules before it. It may be nil.
-	check func(r Rule, earlier []Rule) error
-
-	// forwards is whether the action normally invokes the next handler.
-	forwards bool
-
-	// serve performs the action.
-	serve func(h *Handler, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error
-
-	// internal is whether rules cannot use the action.
-	internal bool
+// actionsTaking maps the options of rules to the actions that take them.
+var actionsTaking = map[string][]string{
+	"deadline": {actionForward},
+	"fallback": {actionForward},
+	"copy":     {actionForward, actionAck, actionDeliver},
+	"code":     {actionForbid},
+	"info":     {actionForbid},
 }
 
-var actions = make(map[string]*action)
+// blockOptions are the options that are written in the block of a rule.
+var blockOptions = []string{"deadline", "fallback", "copy"}
 
-func registerAction(name string, a action) { actions[name] = &a }
-
-// forwards reports whether the rule's action does.
-func (r *Rule) forwards() bool {
-	a, ok := actions[r.Action]
-	return ok && a.forwards
+// optionsOf returns the block options that the action takes.
+func optionsOf(action string) []string {
+	return slices.DeleteFunc(slices.Clone(blockOptions), func(option string) bool {
+		return !slices.Contains(actionsTaking[option], action)
+	})
 }
 
-// actionNames returns the names of the actions that rules can use.
-func actionNames() []string {
-	names := slices.Sorted(maps.Keys(actions))
-	return slices.DeleteFunc(names, func(name string) bool { return actions[name].internal })
+// act performs the action of the call.
+func (h *Handler) act(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
+	switch c.action {
+	case actionForward:
+		return h.forward(w, r, next, c)
+	case actionAck:
+		return h.ack(w, r, c)
+	case actionForbid:
+		return c.forbid(w)
+	case actionDeliver:
+		return h.deliver(w, r, c)
+	case actionReject:
+		return h.reject(w, r, c)
+	case actionConsoleCheck:
+		return c.answerOK(w)
+	}
+	return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("unknown action: %s", c.action))
+}
+
+// or joins words as in "a, b or c".
+func or(words []string) string {
+	last := len(words) - 1
+	if last < 1 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }

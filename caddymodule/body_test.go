@@ -4,17 +4,11 @@
 package caddymodule
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -93,122 +87,29 @@ func forbidden(t *testing.T) caddyhttp.Handler {
 	})
 }
 
-func TestBodyIsReadUpToTheLimit(t *testing.T) {
+func TestBodyIsLimited(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		body   io.Reader
-		length int64 // declared
-		want   string
-		reason callback.Reason // empty if it is good
+		length int64           // declared
+		reason callback.Reason // empty if only its JSON is wrong
 	}{
-		"empty":             {strings.NewReader(""), 0, "", ""},
-		"at the limit":      {strings.NewReader("0123456789"), 10, "0123456789", ""},
-		"unknown length":    {strings.NewReader("0123456789"), -1, "0123456789", ""},
-		"byte by byte":      {iotest.OneByteReader(strings.NewReader("0123456789")), -1, "0123456789", ""},
-		"data and EOF":      {iotest.DataErrReader(strings.NewReader("0123456789")), -1, "0123456789", ""},
-		"declared over it":  {untouchable{t}, 11, "", callback.ReasonTooLarge},
-		"over it":           {strings.NewReader("0123456789a"), -1, "", callback.ReasonTooLarge},
-		"broken":            {io.MultiReader(strings.NewReader("01"), iotest.ErrReader(io.ErrUnexpectedEOF)), 5, "", callback.ReasonBody},
-		"late":              {iotest.ErrReader(os.ErrDeadlineExceeded), 5, "", callback.ReasonBody},
-		"limited elsewhere": {iotest.ErrReader(caddyhttp.Error(413, &http.MaxBytesError{Limit: 3})), 5, "", callback.ReasonTooLarge},
+		"at the limit":      {strings.NewReader("0123456789"), 10, callback.ReasonJSON},
+		"unknown length":    {strings.NewReader("0123456789"), -1, callback.ReasonJSON},
+		"declared over it":  {untouchable{t}, 1000, callback.ReasonTooLarge},
+		"over it":           {strings.NewReader("0123456789a"), -1, callback.ReasonTooLarge},
+		"broken":            {io.MultiReader(strings.NewReader("01"), iotest.ErrReader(io.ErrUnexpectedEOF)), 5, callback.ReasonBody},
+		"late":              {iotest.ErrReader(os.ErrDeadlineExceeded), 5, callback.ReasonBody},
+		"limited elsewhere": {iotest.ErrReader(caddyhttp.Error(413, &http.MaxBytesError{Limit: 3})), 5, callback.ReasonTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newPost(t, "", nil)
+			h := provisioned(t, &Handler{Apps: []App{{SdkAppID: guardtest.App, Tokens: []string{guardtest.Token}}}, MaxBody: 10})
+			r := newPost(t, goodQuery(), nil)
 			r.Body, r.ContentLength = io.NopCloser(tt.body), tt.length
-			var b body
-			err := b.read(r, 10)
-			rejection, _ := errors.AsType[*callback.Rejection](err)
-			switch {
-			case tt.reason == "" && err != nil:
-				t.Errorf("error %v", err)
-			case tt.reason == "" && (!b.whole || string(b.bytes) != tt.want):
-				t.Errorf("read %q, want %q", b.bytes, tt.want)
-			case tt.reason != "" && (rejection == nil || rejection.Reason != tt.reason):
-				t.Errorf("error %v, want a rejection as %s", err, tt.reason)
+			if c := h.judge(r); c.rejection == nil || c.rejection.Reason != tt.reason {
+				t.Errorf("rejection %v, want %s", c.rejection, tt.reason)
 			}
 		})
-	}
-}
-
-func TestBodyIsRestored(t *testing.T) {
-	t.Parallel()
-	const text = "0123456789abcdefghij"
-	for name, limit := range map[string]int64{"whole": 100, "in part": 5} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := newPost(t, "", struct{ io.Reader }{strings.NewReader(text)})
-			var b body
-			_ = b.read(r, limit)
-			b.restore(r)
-			if got, err := io.ReadAll(r.Body); err != nil || string(got) != text {
-				t.Errorf("read %q and %v, want %q", got, err, text)
-			}
-		})
-	}
-	t.Run("with its error", func(t *testing.T) {
-		t.Parallel()
-		r := newPost(t, "", io.MultiReader(strings.NewReader("01"), iotest.ErrReader(io.ErrUnexpectedEOF)))
-		var b body
-		_ = b.read(r, 100)
-		b.restore(r)
-		if got, err := io.ReadAll(r.Body); !errors.Is(err, io.ErrUnexpectedEOF) || string(got) != "01" {
-			t.Errorf("read %q and %v, want 01 and %v", got, err, io.ErrUnexpectedEOF)
-		}
-	})
-	t.Run("with a length", func(t *testing.T) {
-		t.Parallel()
-		r := newPost(t, "", strings.NewReader(text))
-		r.ContentLength, r.TransferEncoding = -1, []string{"chunked"}
-		r.Header = http.Header{"Expect": {"100-continue"}, "Content-Length": {"20", "77"}}
-		var b body
-		_ = b.read(r, 100)
-		b.restore(r)
-		if r.ContentLength != 20 || !slices.Equal(r.Header["Content-Length"], []string{"20"}) || r.TransferEncoding != nil || r.Header.Get("Expect") != "" {
-			t.Errorf("ContentLength %d, TransferEncoding %v, headers %v", r.ContentLength, r.TransferEncoding, r.Header)
-		}
-	})
-}
-
-// breaking is a connection whose Write fails when the fuse is set.
-type breaking struct {
-	net.Conn
-	fuse *atomic.Bool
-}
-
-func (b breaking) Write(p []byte) (int, error) {
-	if b.fuse.CompareAndSwap(true, false) {
-		return 0, net.ErrClosed
-	}
-	return b.Conn.Write(p)
-}
-
-// With GetBody, a transport can retry a POST if nothing was written yet.
-func TestBodyCanBeSentAgain(t *testing.T) {
-	t.Parallel()
-	b := newBackend(t)
-	var fuse atomic.Bool
-	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := new(net.Dialer).DialContext(ctx, network, address)
-		return breaking{conn, &fuse}, err
-	}}
-	t.Cleanup(transport.CloseIdleConnections)
-	for _, breaks := range []bool{false, true} {
-		r := newPost(t, "", strings.NewReader("body"))
-		var read body
-		if err := read.read(r, 10); err != nil {
-			t.Fatal(err)
-		}
-		read.restore(r)
-		r.URL.Scheme, r.URL.Host = "http", b.address()
-		fuse.Store(breaks)
-		resp, err := transport.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		readResponse(t, resp).wantOK(t)
-		if got := b.takeOne(t); !bytes.Equal(got.Body, []byte("body")) {
-			t.Errorf("the backend received %q", got.Body)
-		}
 	}
 }

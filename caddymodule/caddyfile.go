@@ -5,14 +5,17 @@ package caddymodule
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/dustin/go-humanize"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/timguard/timguard/caddymodule/internal/name"
+	"github.com/timguard/timguard/caddymodule/internal/option"
 )
 
 // unsigned is the keyword for apps without tokens.
@@ -30,7 +33,28 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 	if err := h.UnmarshalCaddyfile(helper.Dispenser); err != nil {
 		return nil, err
 	}
+	if err := h.FinalizeUnmarshalCaddyfile(helper); err != nil {
+		return nil, err
+	}
+	if err := h.checkPositions(); err != nil {
+		return nil, err
+	}
+	if err := h.check(); err != nil {
+		return nil, helper.Errf("tim_callback: %v", err)
+	}
 	return h, nil
+}
+
+// checkPositions rejects rules without the routes that they need, with their positions.
+func (h *Handler) checkPositions() error {
+	for i, rule := range h.Rules {
+		if err := h.checkRoutesOf(rule); err != nil {
+			d := caddyfile.NewDispenser([]caddyfile.Token{h.positions[i]})
+			d.Next()
+			return d.Err(err.Error())
+		}
+	}
+	return nil
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
@@ -50,6 +74,19 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //			copy <consumer>...
 //		}]
 //		on            <command>... reject
+//		backend       <upstream>...
+//		backend {
+//			accept       sound|answer|2xx|<json_pointer> <value>...
+//			workers      <n>
+//			timeout      <duration>
+//			max_attempts <n>
+//			rate         <n>/s
+//			<directives...>
+//		}
+//		consumer      <name> <upstream>...
+//		consumer      <name> {
+//			<as in backend>
+//		}
 //		mode          enforce|report
 //		window        <duration>
 //		max_body      <size>
@@ -58,6 +95,9 @@ func parseCaddyfile(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //		rejections    answer|handle_errors
 //		name          <name>
 //	}
+//
+// FinalizeUnmarshalCaddyfile should be called after this, to parse the blocks of backend
+// and consumers.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := checkBraces(d); err != nil {
 		return err
@@ -76,9 +116,6 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	if err := h.check(); err != nil {
-		return d.Errf("tim_callback: %v", err)
-	}
 	return nil
 }
 
@@ -95,42 +132,44 @@ func checkBraces(d *caddyfile.Dispenser) error {
 }
 
 func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
-	switch name := d.Val(); name {
+	switch subdirective := d.Val(); subdirective {
 	case "app":
 		return h.unmarshalApp(d)
 	case "on":
 		return h.unmarshalRule(d)
 	case "mode":
-		return oneOf(d, &h.Mode, modeEnforce, modeReport)
+		return option.OneOf(d, &h.Mode, modeEnforce, modeReport)
 	case "rejections":
-		return oneOf(d, &h.Rejections, rejectionsAnswer, rejectionsHandleErrors)
+		return option.OneOf(d, &h.Rejections, rejectionsAnswer, rejectionsHandleErrors)
 	case "window":
-		return UnmarshalDuration(d, &h.Window)
+		return option.Duration(d, &h.Window)
 	case "max_body":
 		return h.unmarshalMaxBody(d)
 	case "strip_auth":
-		if d.NextArg() {
-			return d.Errf("strip_auth takes no arguments, but got %q", d.Val())
-		}
-		h.StripAuth = true
-		return nil
+		return option.Flag(d, &h.StripAuth)
 	case "console_check":
 		return h.unmarshalConsoleCheck(d)
 	case "name":
 		if !d.AllArgs(&h.Name) {
 			return d.Errf("name: want one word")
 		}
-		if err := checkName(h.Name); err != nil {
+		if err := name.Check(h.Name); err != nil {
 			return d.Err(err.Error())
 		}
+		return nil
+	case "backend", "consumer":
+		h.blocks = append(h.blocks, d.NewFromNextSegment())
 		return nil
 	case "token", "tokens":
 		return d.Errf("tokens must follow their app: app <sdk_app_id> <token>...")
 	default:
-		if options[name].unmarshal != nil {
-			return d.Errf("%s belongs in the block of a rule: on <command>... %s { %s … }", name, strings.Join(actionsTaking(name), "|"), name)
+		switch {
+		case slices.Contains(blockOptions, subdirective):
+			return d.Errf("%s belongs in the block of a rule: on <command>... %s { %s … }", subdirective, strings.Join(actionsTaking[subdirective], "|"), subdirective)
+		case slices.Contains([]string{"accept", "rate", "workers", "timeout", "max_attempts"}, subdirective):
+			return d.Errf("%s belongs in the block of backend or consumer", subdirective)
 		}
-		return d.Errf("unrecognized subdirective %q: want app, on, mode, window, max_body, strip_auth, console_check, rejections or name", name)
+		return d.Errf("unrecognized subdirective %q: want app, on, backend, consumer, mode, window, max_body, strip_auth, console_check, rejections or name", subdirective)
 	}
 }
 
@@ -157,21 +196,22 @@ func (h *Handler) addApp(d *caddyfile.Dispenser, a App) error {
 }
 
 func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
+	h.positions = append(h.positions, d.Token())
 	args := d.RemainingArgs()
-	i := slices.IndexFunc(args, func(arg string) bool { return slices.Contains(actionNames(), arg) })
+	i := slices.IndexFunc(args, func(arg string) bool { return slices.Contains(actionNames, arg) })
 	if i < 0 {
-		return d.Errf("on: want <command>... and then one of %v, but got %q", actionNames(), strings.Join(args, " "))
+		return d.Errf("on: want <command>... and then one of %v, but got %q", actionNames, strings.Join(args, " "))
 	}
 	rule := Rule{Commands: args[:i], Action: args[i]}
-	action := actions[rule.Action]
-	if err := checkOneLine(d, args[i:]); err != nil {
-		return err
-	}
-	if rest := args[i+1:]; action.unmarshalArgs != nil {
-		if err := action.unmarshalArgs(&rule, d, rest); err != nil {
+	switch rest := args[i+1:]; {
+	case len(rest) > 0 && slices.Contains(blockOptions, rest[0]):
+		return d.Errf("%s belongs in braces, on lines of its own:\n\n\ton %s %s {\n\t\t%s\n\t}\n",
+			rest[0], strings.Join(rule.Commands, " "), rule.Action, strings.Join(rest, " "))
+	case rule.Action == actionForbid:
+		if err := codeAndInfo(d, "forbid", rest, &rule.Code, &rule.Info); err != nil {
 			return err
 		}
-	} else if len(rest) > 0 {
+	case len(rest) > 0:
 		return d.Errf("on … %s takes no arguments, but got %q", rule.Action, rest[0])
 	}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -186,34 +226,65 @@ func (h *Handler) unmarshalRule(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// checkOneLine rejects an option that is written behind the action instead of in a block.
-func checkOneLine(d *caddyfile.Dispenser, args []string) error {
-	if len(args) < 2 || options[args[1]].unmarshal == nil {
-		return nil
+// unmarshalOption parses one option in the rule's block.
+func (r *Rule) unmarshalOption(d *caddyfile.Dispenser) error {
+	word := d.Val()
+	wanted := optionsOf(r.Action)
+	switch {
+	case len(actionsTaking[word]) > 0 && !slices.Contains(actionsTaking[word], r.Action):
+		return d.Errf("on … %s takes no %s; %s does", r.Action, word, or(actionsTaking[word]))
+	case len(wanted) == 0:
+		return d.Errf("on … %s takes no block", r.Action)
+	case word == "deadline":
+		return option.Duration(d, &r.Deadline)
+	case word == "fallback":
+		return r.unmarshalFallback(d)
+	case word == "copy":
+		return r.unmarshalCopy(d)
 	}
-	return d.Errf("%s belongs in braces, on lines of its own:\n\ton <command>... %s {\n\t\t%s\n\t}", args[1], args[0], strings.Join(args[1:], " "))
+	return d.Errf("unrecognized option %q of %s: want %s", word, r.Action, or(wanted))
 }
 
-// UnmarshalDuration parses the only argument, a positive duration.
-func UnmarshalDuration(d *caddyfile.Dispenser, value *caddy.Duration) error {
-	name := d.Val()
-	var text string
-	if !d.AllArgs(&text) {
-		return d.Errf("%s: want one duration, such as 1500ms", name)
+func (r *Rule) unmarshalFallback(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	switch {
+	case len(args) == 0 || !slices.Contains(verdicts, args[0]):
+		return d.Errf("fallback %q: want one of %v", strings.Join(args, " "), verdicts)
+	case args[0] == verdictForbid:
+		r.Fallback = &Fallback{Verdict: verdictForbid}
+		return codeAndInfo(d, "fallback forbid", args[1:], &r.Fallback.Code, &r.Fallback.Info)
+	case len(args) > 1:
+		return d.Errf("fallback %s takes no arguments, but got %q", args[0], args[1])
+	case args[0] == verdictNone:
+		r.Fallback = nil
+	default:
+		r.Fallback = &Fallback{Verdict: args[0]}
 	}
-	duration, err := caddy.ParseDuration(text)
-	if err != nil || duration <= 0 {
-		return d.Errf("%s %q: want a positive duration, such as 1500ms", name, text)
-	}
-	*value = caddy.Duration(duration)
 	return nil
 }
 
-// oneOf parses the only argument, which must be one of the words.
-func oneOf(d *caddyfile.Dispenser, value *string, words ...string) error {
-	name := d.Val()
-	if !d.AllArgs(value) || !slices.Contains(words, *value) {
-		return d.Errf("%s %q: want one of %v", name, *value, words)
+// unmarshalCopy parses consumers, which are added to those of earlier lines.
+func (r *Rule) unmarshalCopy(d *caddyfile.Dispenser) error {
+	consumers := d.RemainingArgs()
+	if len(consumers) == 0 {
+		return d.Errf("copy: want <consumer>...")
+	}
+	r.Copy = append(r.Copy, consumers...)
+	return nil
+}
+
+// codeAndInfo parses the arguments of forbid.
+func codeAndInfo(d *caddyfile.Dispenser, what string, args []string, code *int, info *string) (err error) {
+	if len(args) > 2 {
+		return d.Errf("%s: want [<code> [<info>]]; quote an info of several words", what)
+	}
+	if len(args) > 0 {
+		if *code, err = strconv.Atoi(args[0]); err != nil || *code < 1 {
+			return d.Errf("%s: code %q: want a positive number", what, args[0])
+		}
+	}
+	if len(args) > 1 {
+		*info = args[1]
 	}
 	return nil
 }
@@ -233,7 +304,7 @@ func (h *Handler) unmarshalMaxBody(d *caddyfile.Dispenser) error {
 
 func (h *Handler) unmarshalConsoleCheck(d *caddyfile.Dispenser) error {
 	var text string
-	if err := oneOf(d, &text, "on", "off"); err != nil {
+	if err := option.OneOf(d, &text, "on", "off"); err != nil {
 		return err
 	}
 	on := text == "on"

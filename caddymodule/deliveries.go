@@ -24,57 +24,80 @@ import (
 // Deliveries is the interface of the app tim_delivery. The app is in another package, so
 // that a Caddy with only this package does not link a database.
 type Deliveries interface {
-	// Register registers a guard that may store callbacks. It is called by Provision.
-	// It returns an error if another guard has the same name.
+	// Register registers a guard with a backend or consumers, whose stored callbacks the
+	// app delivers. It is called by Provision. It returns an error if another guard that
+	// stores callbacks has the same name.
 	Register(g *Guard) error
 
 	// Store stores the callback durably before it returns, in one commit for all of
-	// the guard's own backend, if requested, and the consumers.
+	// the guard's backend, if requested, and the consumers.
 	Store(ctx context.Context, c *StoredCallback) error
 
 	// StoreName returns the name of the store's module.
 	StoreName() string
 }
 
-// Guard is a tim_callback handler that may store callbacks.
+// Guard is a tim_callback handler with routes of its own.
 type Guard struct {
 	// Name is the name of the guard in stored callbacks.
 	Name string
+
+	// Stores is whether any of its rules stores callbacks. Otherwise, the guard only
+	// delivers those that are stored already.
+	Stores bool
 
 	// ConfigHash is the SHA-256 of its configuration in JSON. One directive of a site
 	// with several listeners is several handlers, whose configurations are equal.
 	ConfigHash [sha256.Size]byte
 
-	// Server is the HTTP server of the guard, through which deliveries are replayed.
+	// Server is the HTTP server of the guard.
 	Server *caddyhttp.Server
 
-	// Consumers are the names of the consumers that get copies of callbacks.
-	Consumers []string
+	// Routes are the routes to the consumers and, with the name "", to the backend.
+	Routes map[string]*Backend
 
 	handler *Handler
 }
 
 // Sign returns raw query parameters with a new RequestTime and Sign for a callback of the
-// app, or "" if the callback was not signed or the app has no token. It returns an error
-// if the guard does not have the app.
+// app, or "" if the callback was not signed, the app has no token, or the guard removes
+// them from what it forwards. It returns an error if the guard does not have the app.
 func (g *Guard) Sign(sdkAppID string, signed bool) (auth string, err error) {
 	app := g.handler.apps[sdkAppID]
 	if app == nil {
 		return "", fmt.Errorf("app %s is no longer configured in this guard", sdkAppID)
 	}
-	if !signed || len(app.secrets) == 0 {
+	if !signed || len(app.secrets) == 0 || g.handler.StripAuth {
 		return "", nil
 	}
 	requestTime := strconv.FormatInt(time.Now().Unix(), 10)
 	return url.Values{"RequestTime": {requestTime}, "Sign": {callback.Sign(app.secrets[0], requestTime)}}.Encode(), nil
 }
 
+// Delivery is an attempt to deliver a stored callback.
+type Delivery struct {
+	Consumer string // "" for the backend
+	Command  string
+	EventID  string
+	Body     []byte
+}
+
+// Deliver runs the handlers of a route with the request of a delivery, for which it sets
+// the placeholders. It ignores faults of the callback, which was accepted when it was
+// received, possibly by another version.
+func (g *Guard) Deliver(w http.ResponseWriter, r *http.Request, d Delivery) error {
+	c := &call{judgment: judgment{action: actionDeliver}, consumer: d.Consumer, id: d.EventID}
+	c.query, _ = callback.ParseQuery(r.URL.RawQuery)
+	c.event, _ = callback.Inspect(d.Body, d.Command)
+	setLastCall(r, c)
+	return g.Routes[d.Consumer].handler.ServeHTTP(w, r)
+}
+
 // StoredCallback is a verified callback to be stored.
 type StoredCallback struct {
-	Guard    string
-	Request  *http.Request
-	Header   http.Header // the original header of the request
-	Body     []byte      // Store must copy it
+	Guard    *Guard
+	Request  *http.Request // as it is forwarded
+	Body     []byte        // Store must copy it
 	SdkAppID string
 	Event    callback.Event
 	EventID  string
@@ -89,71 +112,38 @@ type StoredCallback struct {
 	Consumers []string
 }
 
-// Attempt is an attempt to deliver a stored callback. It is in the context of the
-// attempt's request. Only the guard that stored the callback lets the request through
-// without verifying it again.
-type Attempt struct {
-	Guard    string
-	Consumer string
-	Number   int // from 1
-	Command  string
-	Body     []byte
-	Signed   bool
-
-	// Passed is set by the guard when it invokes the next handler. If it is not set
-	// after the attempt, the request has not reached the right backend.
-	Passed bool
-
-	// Err is the error of the next handler.
-	Err error
-}
-
-const attemptCtxKey caddy.CtxKey = "tim_callback_attempt"
-
-// WithAttempt returns a context with the attempt, for its request.
-func WithAttempt(ctx context.Context, a *Attempt) context.Context {
-	return context.WithValue(ctx, attemptCtxKey, a)
-}
-
-// attemptOf returns the attempt if the request is a delivery of this guard, or else nil.
-func (h *Handler) attemptOf(r *http.Request) *Attempt {
-	if h.deliveries == nil { // avoids searching the context
-		return nil
+// provisionDeliveries registers the guard with the app tim_delivery if it has routes of its
+// own. A Caddy without the app can do everything but store.
+func (h *Handler) provisionDeliveries(ctx caddy.Context, config [sha256.Size]byte) error {
+	h.guard = &Guard{
+		Name: h.Name, Stores: slices.ContainsFunc(h.Rules, Rule.stores), ConfigHash: config, Server: h.server, Routes: h.routes(), handler: h,
 	}
-	a, _ := r.Context().Value(attemptCtxKey).(*Attempt)
-	if a == nil || a.Guard != h.Name {
+	_, err := caddy.GetModule("tim_delivery")
+	hasDeliveries := err == nil
+	switch {
+	case !hasDeliveries && h.guard.Stores:
+		return errors.New("storing callbacks (deliver, fallback deliver, copy) needs a Caddy with deliveries: " +
+			"build it with github.com/timguard/timguard, not with its caddymodule alone")
+	case !hasDeliveries, len(h.guard.Routes) == 0:
 		return nil
-	}
-	return a
-}
-
-// provisionDeliveries registers the guard with the app tim_delivery if it stores
-// callbacks.
-func (h *Handler) provisionDeliveries(ctx caddy.Context) error {
-	if !slices.ContainsFunc(h.Rules, Rule.stores) {
-		return nil
+	case h.server == nil:
+		return errors.New("backend and consumer require an HTTP server")
 	}
 	app, err := ctx.App("tim_delivery")
 	if err != nil {
-		if _, unknown := caddy.GetModule("tim_delivery"); unknown != nil {
-			return errors.New("storing callbacks (deliver, fallback deliver, copy) needs a Caddy with deliveries: " +
-				"build it with github.com/timguard/timguard, not with its caddymodule alone")
-		}
 		return err
 	}
 	deliveries, ok := app.(Deliveries)
 	if !ok {
 		return fmt.Errorf("the app tim_delivery is a %T, which does not implement caddymodule.Deliveries", app)
 	}
-	if h.server == nil {
-		return errors.New("deliver, fallback deliver and copy require an HTTP server, through which callbacks are delivered")
-	}
-	config, err := json.Marshal(h)
-	if err != nil {
-		return err
-	}
 	h.deliveries = deliveries
-	return deliveries.Register(&Guard{
-		Name: h.Name, ConfigHash: sha256.Sum256(config), Server: h.server, Consumers: h.consumers(), handler: h,
-	})
+	return deliveries.Register(h.guard)
+}
+
+// hash returns the SHA-256 of the configuration. It must be called before the handlers of
+// routes are provisioned, because that discards their configuration.
+func (h *Handler) hash() ([sha256.Size]byte, error) {
+	config, err := json.Marshal(h)
+	return sha256.Sum256(config), err
 }

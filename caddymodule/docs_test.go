@@ -12,18 +12,13 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/yuin/goldmark"
-	"github.com/yuin/goldmark/ast"
-	"github.com/yuin/goldmark/extension"
-	extast "github.com/yuin/goldmark/extension/ast"
-	"github.com/yuin/goldmark/text"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -37,14 +32,14 @@ import (
 // docPage is a Markdown page, as far as the tests look at it. Paths are relative to
 // the repository's root.
 type docPage struct {
-	path     string
-	source   []byte
-	levels   []int // of the headings
-	anchors  []string
-	blocks   []docBlock
-	tables   [][][]docCell // of rows
-	links    []string
-	sentence string // the first paragraph after the line of languages
+	path       string
+	source     string
+	levels     []int // of the headings
+	anchors    []string
+	blocks     []docBlock
+	tables     [][][]docCell // of rows
+	links      []string
+	paragraphs []string
 }
 
 type docBlock struct{ mark, text string }
@@ -88,73 +83,114 @@ func readPage(t *testing.T, path string) *docPage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &docPage{path: path, source: source}
-	document := goldmark.New(goldmark.WithExtensions(extension.GFM)).Parser().Parse(text.NewReader(source))
-	paragraphs := 0
-	err = ast.Walk(document, func(node ast.Node, entering bool) (ast.WalkStatus, error) {
-		if !entering {
-			return ast.WalkContinue, nil
+	p := &docPage{path: path, source: string(source)}
+	lines := strings.Split(strings.TrimSuffix(p.source, "\n"), "\n")
+	for len(lines) > 0 {
+		n := p.readPart(lines)
+		if n == 0 {
+			t.Fatalf("%s: a block of code has no end: %s", path, lines[0])
 		}
-		if node.Kind() == ast.KindParagraph {
-			paragraphs++
-			if paragraphs == 2 {
-				p.sentence = p.textOf(node)
-			}
-		}
-		p.add(node)
-		return ast.WalkContinue, nil
-	})
-	if err != nil {
-		t.Fatal(err)
+		lines = lines[n:]
 	}
 	return p
 }
 
-func (p *docPage) add(node ast.Node) {
-	switch n := node.(type) {
-	case *ast.Heading:
-		p.levels = append(p.levels, n.Level)
-		p.anchors = append(p.anchors, anchorOf(p.textOf(n)))
-	case *ast.FencedCodeBlock:
-		p.blocks = append(p.blocks, docBlock{string(n.Language(p.source)), string(n.Lines().Value(p.source))})
-	case *extast.Table:
-		var rows [][]docCell
-		for row := n.FirstChild(); row != nil; row = row.NextSibling() {
-			var cells []docCell
-			for cell := row.FirstChild(); cell != nil; cell = cell.NextSibling() {
-				cells = append(cells, docCell{p.textOf(cell), p.codeOf(cell)})
-			}
-			rows = append(rows, cells)
+// What the pages use of Markdown. Code blocks, tables and paragraphs may be in a list.
+var (
+	markdownHeading  = regexp.MustCompile(`^(#{1,6}) +(.*)$`)
+	markdownFence    = regexp.MustCompile("^( *)```(.*)$")
+	markdownRow      = regexp.MustCompile(`^ *\|(.*)\|$`)
+	markdownRule     = regexp.MustCompile(`^ *\|[-:| ]*\|$`)
+	markdownComment  = regexp.MustCompile(`^<!--.*-->$`)
+	markdownListItem = regexp.MustCompile(`^ *(?:-|\d+\.) +`)
+	markdownLink     = regexp.MustCompile(`!?\[([^]]*)\]\(([^()]+)\)`)
+	markdownCode     = regexp.MustCompile("`[^`]*`")
+)
+
+// readPart reads what the lines begin with, and returns the number of its lines. It
+// returns 0 for a code block without an end.
+func (p *docPage) readPart(lines []string) int {
+	first := lines[0]
+	switch {
+	case strings.TrimSpace(first) == "" || markdownComment.MatchString(first):
+		return 1
+	case markdownFence.MatchString(first):
+		return p.readBlock(lines)
+	case markdownHeading.MatchString(first):
+		heading := markdownHeading.FindStringSubmatch(first)
+		p.levels = append(p.levels, len(heading[1]))
+		p.anchors = append(p.anchors, anchorOf(plainText(heading[2]).text))
+		p.readLinks(heading[2])
+		return 1
+	case beginsTable(lines):
+		return p.readTable(lines)
+	}
+	n := 1
+	for n < len(lines) && !endsParagraph(lines[n:]) {
+		n++
+	}
+	paragraph := strings.Join(lines[:n], " ")
+	p.readLinks(paragraph)
+	p.paragraphs = append(p.paragraphs, plainText(paragraph).text)
+	return n
+}
+
+func (p *docPage) readBlock(lines []string) int {
+	fence := markdownFence.FindStringSubmatch(lines[0])
+	var text strings.Builder
+	for i, line := range lines[1:] {
+		if strings.TrimSpace(line) == "```" {
+			p.blocks = append(p.blocks, docBlock{fence[2], text.String()})
+			return i + 2
 		}
-		p.tables = append(p.tables, rows)
-	case *ast.Link:
-		p.links = append(p.links, string(n.Destination))
-	case *ast.Image:
-		p.links = append(p.links, string(n.Destination))
+		text.WriteString(strings.TrimPrefix(line, fence[1]) + "\n")
+	}
+	return 0
+}
+
+func beginsTable(lines []string) bool {
+	return len(lines) > 1 && markdownRow.MatchString(lines[0]) && markdownRule.MatchString(lines[1])
+}
+
+func (p *docPage) readTable(lines []string) (n int) {
+	var rows [][]docCell
+	for ; n < len(lines) && markdownRow.MatchString(lines[n]); n++ {
+		if n == 1 {
+			continue
+		}
+		p.readLinks(lines[n])
+		var cells []docCell
+		for cell := range strings.SplitSeq(markdownRow.FindStringSubmatch(lines[n])[1], "|") {
+			cells = append(cells, plainText(strings.TrimSpace(cell)))
+		}
+		rows = append(rows, cells)
+	}
+	p.tables = append(p.tables, rows)
+	return n
+}
+
+func endsParagraph(lines []string) bool {
+	return strings.TrimSpace(lines[0]) == "" || markdownFence.MatchString(lines[0]) || markdownHeading.MatchString(lines[0]) ||
+		markdownListItem.MatchString(lines[0]) || beginsTable(lines)
+}
+
+func (p *docPage) readLinks(text string) {
+	for _, link := range markdownLink.FindAllStringSubmatch(markdownCode.ReplaceAllString(text, "code"), -1) {
+		p.links = append(p.links, link[2])
 	}
 }
 
-// textOf returns the text of a node without its markup.
-func (p *docPage) textOf(node ast.Node) string { return p.collect(node, false) }
-
-// codeOf returns the code spans in a node.
-func (p *docPage) codeOf(node ast.Node) string { return p.collect(node, true) }
-
-func (p *docPage) collect(node ast.Node, codeOnly bool) string {
-	var b strings.Builder
-	_ = ast.Walk(node, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
-		if s, ok := n.(*ast.Text); ok && entering {
-			code := n.Parent().Kind() == ast.KindCodeSpan
-			if code || !codeOnly {
-				b.Write(s.Value(p.source))
-			}
-			if code && codeOnly || s.SoftLineBreak() {
-				b.WriteByte(' ')
-			}
+// plainText returns the text without its markup, and the code in it.
+func plainText(text string) (c docCell) {
+	for i, part := range strings.Split(markdownLink.ReplaceAllString(text, "$1"), "`") {
+		if i%2 == 1 {
+			c.code += part + " "
+		} else {
+			part = strings.ReplaceAll(part, "*", "")
 		}
-		return ast.WalkContinue, nil
-	})
-	return b.String()
+		c.text += part
+	}
+	return c
 }
 
 // anchorOf makes an anchor of a heading as GitHub does.
@@ -249,12 +285,12 @@ func TestDocsPagesSayWhomTheyAreForAndLinkTheOtherLanguage(t *testing.T) {
 		for _, p := range []struct {
 			*docPage
 			other, begin string
-		}{{en, chinese, "For who"}, {zh, english, "写给"}} {
+		}{{en, chinese, "For who"}, {zh, english, "适用读者："}} {
 			if len(p.links) == 0 || filepath.ToSlash(filepath.Join(filepath.Dir(p.path), p.links[0])) != p.other {
 				t.Errorf("%s does not begin with a link to %s", p.path, p.other)
 			}
-			if english != "README.md" && !strings.HasPrefix(p.sentence, p.begin) {
-				t.Errorf("%s does not say first whom it is for: %q", p.path, p.sentence)
+			if english != "README.md" && !strings.HasPrefix(p.paragraphs[1], p.begin) {
+				t.Errorf("%s does not say first whom it is for: %q", p.path, p.paragraphs[1])
 			}
 		}
 	}
@@ -282,7 +318,7 @@ func TestREADMEIsShort(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{"README.md", "README.zh-CN.md"} {
 		p := readPage(t, path)
-		lines := strings.Split(strings.TrimSuffix(string(p.source), "\n"), "\n")
+		lines := strings.Split(strings.TrimSuffix(p.source, "\n"), "\n")
 		if len(lines) > 200 {
 			t.Errorf("%s has %d lines, which is more than 200", path, len(lines))
 		}
@@ -394,7 +430,7 @@ func loadJSON(config []byte) error {
 
 func TestDocsListTheCommands(t *testing.T) {
 	t.Parallel()
-	for _, path := range []string{"docs/commands.md", "docs/zh-CN/commands.md"} {
+	for path, toClient := range map[string]string{"docs/commands.md": "to a client", "docs/zh-CN/commands.md": "转给客户端"} {
 		p := readPage(t, path)
 		if len(p.tables) != 1 {
 			t.Fatalf("%s has %d tables", path, len(p.tables))
@@ -407,23 +443,29 @@ func TestDocsListTheCommands(t *testing.T) {
 			}
 			got = append(got, cells)
 		}
-		if want := commandRows(); !reflect.DeepEqual(got, want) {
+		if want := commandRows(toClient); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s lists\n%v\nwant\n%v", path, got, want)
 		}
 	}
 }
 
-func commandRows() (rows [][]string) {
+// commandRows returns the rows of the table of commands. toClient is what it says of an
+// answer that goes to a client.
+func commandRows(toClient string) (rows [][]string) {
 	for _, c := range callback.Commands() {
 		var codes []string
 		for _, r := range c.Codes {
 			codes = append(codes, strings.ReplaceAll(r.String(), "-", "–"))
 		}
+		answer := strings.Join(codes, ", ")
+		if c.Answered {
+			answer = toClient
+		}
 		fields := ""
 		if len(c.Fields) > 0 {
 			fields = strconv.Itoa(len(c.Fields))
 		}
-		rows = append(rows, []string{c.Name, string(c.Class), fields, strings.Join(codes, ", ")})
+		rows = append(rows, []string{c.Name, string(c.Class), fields, string(c.Silence), answer})
 	}
 	return rows
 }

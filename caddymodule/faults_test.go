@@ -705,7 +705,9 @@ func TestFaultsReloadsUnderLoad(t *testing.T) {
 		answering(w, r)
 	}))
 	t.Cleanup(b.Close)
-	config, addresses := processServers(t, costGuard(defaultName, guardtest.Token, `"commands":["after"],"action":"forward"`)+","+fmt.Sprintf(costProxy, b.Listener.Addr()))
+	guard := fmt.Sprintf(`{"handler":"tim_callback","apps":[{"sdk_app_id":"1400000000","tokens":[%q]}],"rules":[{"commands":["after"],"action":"forward"}]}`, guardtest.Token)
+	proxy := fmt.Sprintf(`{"handler":"reverse_proxy","upstreams":[{"dial":%q}]}`, b.Listener.Addr())
+	config, addresses := processServers(t, guard+","+proxy)
 	p := startProcess(t, config)
 	u := p.until(func(usage) bool { return true })
 

@@ -4,40 +4,168 @@
 package caddymodule
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/http"
+	"sync/atomic"
+	"time"
 
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/go-json-experiment/json/jsontext"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
+
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/answer"
 )
 
-const actionForward = "forward"
+// forward passes the callback on to the backend, even if storing it for the rule's
+// consumers fails. In report mode, the options of the rule have no effect.
+func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
+	c.body.Restore(r)
+	h.prepare(r, c)
+	if h.Backend != nil {
+		next = h.Backend.handler
+	}
+	if h.Mode == modeReport {
+		return next.ServeHTTP(w, r)
+	}
+	if len(c.rule.Copy) > 0 {
+		_ = h.copy(r, c)
+	}
+	if c.rule.Fallback == nil {
+		return next.ServeHTTP(w, r)
+	}
+	h.forwardOrFallback(w, r, next, c)
+	return nil
+}
 
-func init() {
-	registerAction(actionForward, action{
-		options:  []string{"copy", "deadline", "fallback"},
-		check:    Rule.checkFallback,
-		forwards: true,
-		serve:    (*Handler).forward,
-	})
-	registerOption("deadline", option{
-		given:     func(r *Rule) bool { return r.Deadline != 0 },
-		unmarshal: func(r *Rule, d *caddyfile.Dispenser) error { return UnmarshalDuration(d, &r.Deadline) },
-	})
-	registerOption("fallback", option{
-		given:     func(r *Rule) bool { return r.Fallback != nil },
-		unmarshal: (*Rule).unmarshalFallback,
+// forwardOrFallback forwards the callback, and uses the rule's fallback if there is no
+// good answer.
+func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) {
+	if c.rule.Fallback.Verdict != verdictDeliver {
+		h.tryForward(w, r, next, c, checkVerdict, func(err error) {
+			h.recordFallback(r, c, err)
+			if c.rule.Fallback.Verdict == verdictForbid {
+				_ = c.forbid(w)
+				return
+			}
+			_ = c.answerOK(w)
+		})
+		return
+	}
+	original := snapshot(r) // the handlers may modify the request
+	h.tryForward(w, r, next, c, h.Backend.CheckAnswer, func(err error) {
+		h.recordFallback(r, c, err)
+		if err := h.store(original, c, true, nil); err != nil {
+			h.unavailable(w, c, err)
+			return
+		}
+		_ = c.answerOK(w)
 	})
 }
 
-// forward passes the callback on to the next handler, even if storing it for the rule's
-// consumers fails. In report mode, the options of the rule have no effect.
-func (h *Handler) forward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
-	if h.Mode == modeEnforce {
-		_ = h.copy(r, c)
+// tryForward forwards the callback. If an answer is in time and check returns nil for it,
+// it is passed on, or replaced by OK if Tencent could not read it. Otherwise, tryForward
+// calls answerInstead, soon after the rule's deadline at the latest, even if the handler
+// is still running.
+func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call,
+	check func(callback.BackendAnswer) error, answerInstead func(error),
+) {
+	deadline := c.start.Add(c.rule.deadline())
+	ctx, cancel := context.WithDeadline(r.Context(), deadline)
+	defer cancel()
+	held := answer.Hold(w.Header().Clone())
+	defer held.Free()
+	// The answer can only be checked if it is not compressed.
+	r.Header.Set("Accept-Encoding", "identity")
+
+	// Whichever goroutine sets taken writes the answer; the other one must not use w.
+	var taken atomic.Bool
+	answered := make(chan struct{})
+	timer := time.AfterFunc(time.Until(deadline), func() {
+		time.Sleep(returnGrace)
+		if taken.CompareAndSwap(false, true) {
+			defer close(answered)
+			_ = answer.Recover(h.logger, func() error { return answerOverdue(w, r, answerInstead) })
+		}
+	})
+	err := answer.Recover(h.logger, func() error { return next.ServeHTTP(held, r.WithContext(ctx)) })
+	timer.Stop()
+	if !taken.CompareAndSwap(false, true) {
+		<-answered
+		return
 	}
-	h.prepare(r, c)
-	if h.Mode == modeEnforce && c.rule.Fallback != nil {
-		return h.forwardOrFallback(w, r, next, c)
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // even if there is an answer
+		err = ctx.Err()
+	case err == nil:
+		err = check(held.Answer())
 	}
-	return next.ServeHTTP(w, r)
+	switch {
+	case err != nil:
+		answerInstead(err)
+	case checkVerdict(held.Answer()) != nil:
+		_ = c.answerOK(w)
+	default:
+		held.Release(w)
+	}
+}
+
+// returnGrace is how long a handler may take to return after the deadline. If it takes
+// longer, the fallback is answered while the handler is running, and the connection is
+// closed.
+const returnGrace = 10 * time.Millisecond
+
+// answerOverdue answers while the next handler is still running. Until it returns, the
+// server cannot serve another request on an HTTP/1.1 connection.
+func answerOverdue(w http.ResponseWriter, r *http.Request, answerInstead func(error)) error {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close") // the next request must not wait for this one
+	}
+	answerInstead(context.DeadlineExceeded)
+	return http.NewResponseController(w).Flush()
+}
+
+// checkVerdict returns an error unless Tencent would read the answer, which must be HTTP
+// 200 with a JSON object.
+func checkVerdict(a callback.BackendAnswer) error {
+	value := jsontext.Value(a.Body)
+	switch {
+	case len(value) > callback.MaxAnswer:
+		return errors.New("the answer is too long")
+	case a.Status == 0:
+		return errors.New("no handler answered")
+	case a.Status != http.StatusOK:
+		return fmt.Errorf("the answer has the status %d", a.Status)
+	case value.Kind() != '{' || !value.IsValid(jsontext.AllowDuplicateNames(true)):
+		return errors.New("the answer is not a JSON object")
+	}
+	return nil
+}
+
+// recordFallback counts a fallback, and logs whose callback is answered in the backend's
+// place, so that an operator can look at what has passed unjudged.
+func (h *Handler) recordFallback(r *http.Request, c *call, err error) {
+	c.verdict = c.rule.Fallback.Verdict
+	countFallback(c)
+	if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
+		span.SetAttributes(attribute.String("tim_callback.verdict", c.verdict))
+	}
+	h.logger.Warn("no good answer from backend; using fallback",
+		zap.String("guard", h.Name),
+		zap.Inline(c),
+		zap.Duration("after", time.Since(c.start)),
+		zap.Error(causeOf(err)))
+}
+
+// causeOf returns the cause of a Caddy handler error, without its ID and trace.
+func causeOf(err error) error {
+	if he, ok := errors.AsType[caddyhttp.HandlerError](err); ok && he.Err != nil {
+		return he.Err
+	}
+	return err
 }

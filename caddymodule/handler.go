@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package caddymodule provides the tim_callback HTTP handler for Caddy, and commands for
-// testing it. Package callback implements the protocol.
+// Package caddymodule provides the tim_callback HTTP handler for Caddy. Package callback
+// implements the protocol.
 package caddymodule
 
 import (
@@ -10,16 +10,17 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"regexp"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/name"
 )
 
 func init() {
@@ -95,6 +96,14 @@ type Handler struct {
 	// `answer`.
 	Rejections string `json:"rejections,omitempty"`
 
+	// The backend to which `forward` passes callbacks on, and to which stored callbacks are
+	// delivered. Required by `deliver` and `fallback deliver`. Default: `forward` passes
+	// callbacks on to the next handler of the site.
+	Backend *Backend `json:"backend,omitempty"`
+
+	// The consumers that rules can copy callbacks to.
+	Consumers []Consumer `json:"consumers,omitempty"`
+
 	// The name of this guard in logs and stored deliveries: up to 64 lower-case
 	// letters and digits, and single `-` or `_` between them. It must be unique among
 	// guards that store callbacks. Default: `default`.
@@ -106,8 +115,11 @@ type Handler struct {
 	logger   *zap.Logger
 	drifted  *sync.Map // the commands whose Drift was logged
 
-	deliveries Deliveries        // nil if no rule stores callbacks
-	server     *caddyhttp.Server // the server of the handler, through which deliveries are replayed
+	blocks     []*caddyfile.Dispenser // of backend and consumers, until FinalizeUnmarshalCaddyfile
+	positions  []caddyfile.Token      // of the rules in the Caddyfile
+	guard      *Guard
+	deliveries Deliveries // nil if the guard has no routes of its own
+	server     *caddyhttp.Server
 }
 
 const (
@@ -145,15 +157,22 @@ func (h *Handler) provision(ctx caddy.Context) error {
 	h.drifted = new(sync.Map)
 	h.server, _ = ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	h.setDefaults()
+	config, err := h.hash()
+	if err != nil {
+		return err
+	}
 	h.provisionRules()
 	if err := h.provisionApps(); err != nil {
+		return err
+	}
+	if err := h.provisionRoutes(ctx); err != nil {
 		return err
 	}
 	if err := registerMetrics(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
 	h.initTokenCounters()
-	return h.provisionDeliveries(ctx)
+	return h.provisionDeliveries(ctx, config)
 }
 
 func (h *Handler) setDefaults() {
@@ -206,7 +225,7 @@ func (h *Handler) check() error {
 		}
 	}
 	if h.Name != "" {
-		if err := checkName(h.Name); err != nil {
+		if err := name.Check(h.Name); err != nil {
 			return err
 		}
 	}
@@ -215,32 +234,18 @@ func (h *Handler) check() error {
 			return fmt.Errorf("on, rule %d: %w", i+1, err)
 		}
 	}
-	return nil
-}
-
-var nameFormat = regexp.MustCompile(`^[a-z0-9]+(?:[_-]?[a-z0-9]+)*$`)
-
-// checkName rejects names that are not valid for guards.
-func checkName(name string) error {
-	if len(name) > 64 || !nameFormat.MatchString(name) {
-		return fmt.Errorf("name %q: want up to 64 lower-case letters and digits, in words joined by single - or _", name)
-	}
-	return nil
+	return h.checkRoutes()
 }
 
 // ServeHTTP judges the callback, records the result, and performs the action.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	c := h.judge(r)
 	h.record(r, c)
-	action, ok := actions[c.action]
-	if !ok {
-		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("unknown action: %s", c.action))
-	}
-	err := action.serve(h, w, r, next, c)
+	err := h.act(w, r, next, c)
 	if h.logsAccess() {
 		c.eventID() // the access log is written when the body is gone
 	}
-	c.body.release()
+	c.body.Release()
 	return err
 }
 

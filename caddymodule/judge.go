@@ -5,106 +5,67 @@ package caddymodule
 
 import (
 	"errors"
+	"net"
 	"net/http"
-	"sync"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// call is the state of one request: the results of the checks, and the action.
-type call struct {
-	start     time.Time
-	judged    time.Duration // the time it took to judge
-	query     callback.Query
-	app       *App // nil if SdkAppid is not configured
-	verified  bool // Sign and RequestTime are valid
-	token     int  // position of the token that made the Sign, from 1; 0 if none did
-	skew      time.Duration
-	rule      *Rule // nil if no rule allows the command
-	body      body
-	event     callback.Event
-	rejection *callback.Rejection // nil if the callback is valid
-	action    string
-
-	id       string // of the event; see eventID
-	randomID bool
-	idOnce   sync.Once
-
-	attempt *Attempt    // nil if the request is not a delivery of this guard
-	verdict *Fallback   // the fallback that is answered, if any
-	copied  bool        // the callback is stored for the rule's consumers
-	header  http.Header // a copy of the original header for the store, if forwarding may modify it
-	closes  bool        // close the connection after an answer instead of reading the rest of the body
-}
-
 // judge checks a request and chooses the action. It writes nothing, and reads the body
-// only if all earlier checks have passed. The guard's own deliveries are not checked
-// again.
+// only if all earlier checks have passed.
 func (h *Handler) judge(r *http.Request) *call {
-	c := &call{start: time.Now()}
-	if c.attempt = h.attemptOf(r); c.attempt != nil {
-		h.recognize(r.URL.RawQuery, c)
-		return c
-	}
-	err := h.checkRequest(r, c)
+	c := &call{judgment: judgment{start: time.Now()}}
+	err := h.checkRequest(r, &c.judgment)
 	c.rejection, _ = errors.AsType[*callback.Rejection](err) // every error of package callback is one
 	switch {
-	case h.signsConsoleCheck(c) && c.body.isBlank(r):
+	case h.isConsoleCheck(r, c):
 		c.action, c.rejection = actionConsoleCheck, nil
-	case c.rejection != nil:
-		c.action, c.verdict = h.actionOfRejected(c)
 	case h.Mode == modeReport:
 		c.action = actionForward
+	case c.rejection != nil:
+		c.action, c.fallback = actionOfRejected(&c.judgment)
 	default:
 		c.action = c.rule.Action
 	}
+	c.verdict = c.verdictOfRule()
 	// Otherwise, the server would wait for the body before it sends the answer, while
 	// the client may be waiting for a 100 Continue.
-	c.closes = r.ProtoMajor == 1 && !c.body.whole && (c.body.touched() || r.Header.Get("Expect") != "")
-	c.judged = time.Since(c.start)
+	c.closes = r.ProtoMajor == 1 && !c.body.Whole() && (c.body.Touched() || r.Header.Get("Expect") != "")
+	c.took = time.Since(c.start) - c.body.Took()
 	return c
 }
 
-// recognize sets the call for a delivery. It ignores errors, because the callback was
-// accepted when it was received, possibly by another version.
-func (h *Handler) recognize(rawQuery string, c *call) {
-	c.action, c.verified = actionDeliver, c.attempt.Signed
-	c.query, _ = callback.ParseQuery(rawQuery)
-	c.app = h.apps[c.query.SdkAppID]
-	c.event, _ = callback.Inspect(c.attempt.Body, c.attempt.Command)
-}
-
 // checkRequest makes the checks in their order, cheap ones first.
-func (h *Handler) checkRequest(r *http.Request, c *call) (err error) {
+func (h *Handler) checkRequest(r *http.Request, j *judgment) (err error) {
 	if r.Method != http.MethodPost {
 		return &callback.Rejection{Reason: callback.ReasonMethod, Detail: "want POST"}
 	}
-	if c.query, err = callback.ParseQuery(r.URL.RawQuery); err != nil {
+	if j.query, err = callback.ParseQuery(r.URL.RawQuery); err != nil {
 		return err
 	}
-	if c.app = h.apps[c.query.SdkAppID]; c.app == nil {
-		return foreignApp(c.query)
+	if j.app = h.apps[j.query.SdkAppID]; j.app == nil {
+		return foreignApp(j.query)
 	}
-	if c.app.verifier != nil {
-		if c.token, c.skew, err = c.app.verifier.Verify(c.query); err != nil {
+	if j.app.verifier != nil {
+		if j.token, j.skew, err = j.app.verifier.Verify(j.query); err != nil {
 			return err
 		}
-		c.verified = true
+		j.verified = true
 	}
-	if c.rule, err = h.ruleOf(c.query.CallbackCommand); err != nil {
+	if j.rule, err = h.ruleFor(j.query.CallbackCommand); err != nil {
 		return err
 	}
-	if err = c.body.read(r, h.MaxBody); err != nil {
+	if err = h.readBody(r, j); err != nil {
 		return err
 	}
-	if h.Mode == modeReport || c.rule.forwards() {
-		c.body.keep()
-	}
-	if c.event, err = callback.Inspect(c.body.bytes, c.query.CallbackCommand); err != nil {
+	if j.event, err = callback.Inspect(j.body.Bytes(), j.query.CallbackCommand); err != nil {
 		return err
 	}
-	if in := c.event.SdkAppID; in != "" && in != c.query.SdkAppID {
+	if in := j.event.SdkAppID; in != "" && in != j.query.SdkAppID {
 		return &callback.Rejection{Reason: callback.ReasonMismatch, Path: "/SdkAppId", Detail: "is not the SdkAppid of the query"}
 	}
 	return nil
@@ -118,41 +79,80 @@ func foreignApp(q callback.Query) error {
 	return &callback.Rejection{Reason: callback.ReasonApp, Path: "SdkAppid", Detail: detail}
 }
 
-// actionOfRejected returns the action for a rejected callback. To Tencent, a 4xx response
-// to a before-callback means "allowed", so a verified one gets the verdict of its rule
-// instead, if there is one.
-func (h *Handler) actionOfRejected(c *call) (string, *Fallback) {
+// readBody reads the complete body. It keeps a body that the next handlers may read for any
+// time: a proxy may still be sending it after its backend has answered.
+func (h *Handler) readBody(r *http.Request, j *judgment) error {
+	if !isIdentity(r.Header["Content-Encoding"]) {
+		return &callback.Rejection{Reason: callback.ReasonEncoding, Detail: "want a body without Content-Encoding"}
+	}
+	if r.ContentLength > h.MaxBody {
+		return tooLarge(h.MaxBody)
+	}
+	j.body.Read(r, h.MaxBody)
 	switch {
-	case h.Mode == modeReport:
-		return actionForward, nil
-	case !c.verified || c.rule == nil || c.class() != callback.Before:
-		return actionReject, nil
-	case c.rule.Action == actionForbid:
-		return actionForbid, nil
-	case c.rule.Fallback == nil:
-		return actionReject, nil
-	case c.rule.Fallback.Verdict == verdictAllow:
-		return actionAck, c.rule.Fallback
+	case j.body.Err() != nil:
+		return unreadable(j.body.Err())
+	case !j.body.Whole():
+		return tooLarge(h.MaxBody)
+	case h.Mode == modeReport || j.rule.Action == actionForward:
+		j.body.Keep()
+	}
+	return nil
+}
+
+func tooLarge(limit int64) error {
+	return &callback.Rejection{
+		Reason: callback.ReasonTooLarge, Detail: "want a body of at most " + strconv.FormatInt(limit, 10) + " bytes",
+	}
+}
+
+// unreadable converts an error of reading to a Rejection. The size may have been limited
+// by a request_body directive before this handler.
+func unreadable(err error) error {
+	if limit, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return tooLarge(limit.Limit)
+	}
+	detail := "the body is incomplete"
+	if isTimeout(err) {
+		detail = "the body did not arrive in time"
+	}
+	return &callback.Rejection{Reason: callback.ReasonBody, Detail: detail}
+}
+
+func isTimeout(err error) bool {
+	timeout, ok := errors.AsType[net.Error](err)
+	return ok && timeout.Timeout()
+}
+
+func isIdentity(encodings []string) bool {
+	return !slices.ContainsFunc(encodings, func(e string) bool { return e != "" && !strings.EqualFold(e, "identity") })
+}
+
+// actionOfRejected returns the action for a rejected callback, and whether it is the rule's
+// fallback. To Tencent, a 4xx response to most before-callbacks means "allowed", so a
+// verified one gets the verdict of its rule instead, if there is one.
+func actionOfRejected(j *judgment) (action string, fallback bool) {
+	switch {
+	case !j.verified || j.rule == nil || j.class() != callback.Before:
+		return actionReject, false
+	case j.rule.Action == actionForbid:
+		return actionForbid, false
+	case j.rule.Fallback == nil:
+		return actionReject, false
+	case j.rule.Fallback.Verdict == verdictAllow:
+		return actionAck, true
 	default:
-		return actionForbid, c.rule.Fallback
+		return actionForbid, true
 	}
 }
 
-// eventID returns the ID of the event of a valid callback, or else "". It is computed when
-// it is first needed, because it is a hash of the body.
-func (c *call) eventID() string {
-	c.idOnce.Do(func() {
-		if c.event.Command != "" {
-			c.id, c.randomID = c.event.ID(c.query.SdkAppID, c.body.bytes)
-		}
-	})
-	return c.id
-}
-
-// class returns the class of the command in the query, or "" if there is none.
-func (c *call) class() callback.Class {
-	if c.query.CallbackCommand == "" {
-		return ""
+// verdictOfRule returns the verdict on a before-callback that is not forwarded.
+func (j *judgment) verdictOfRule() string {
+	switch {
+	case j.action == actionForbid:
+		return verdictForbid
+	case j.action == actionAck && j.class() == callback.Before:
+		return verdictAllow
 	}
-	return callback.ClassOf(c.query.CallbackCommand)
+	return ""
 }

@@ -4,12 +4,11 @@
 package caddymodule
 
 import (
-	"errors"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/metric"
 )
 
 // The collectors live as long as the process, so that counts survive a reload. They are
@@ -59,47 +58,24 @@ var (
 )
 
 func registerMetrics(registry prometheus.Registerer) error {
-	return RegisterCollectors(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal, driftTotal, copyFailuresTotal)
-}
-
-// RegisterCollectors registers the collectors, unless another handler of the same configuration
-// has done so.
-func RegisterCollectors(registry prometheus.Registerer, collectors ...prometheus.Collector) error {
-	for _, c := range collectors {
-		err := registry.Register(c)
-		if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); err != nil && !already {
-			return err
-		}
-	}
-	return nil
-}
-
-// otherLabel is the label of unknown apps and commands, so that callers cannot create
-// series.
-const otherLabel = "other"
-
-func commandLabel(command string) string {
-	if _, known := callback.Lookup(command); known {
-		return command
-	}
-	return otherLabel
+	return metric.Register(registry, callbacksTotal, rejectionsTotal, inspectSeconds, clockSkewSeconds, tokenUsesTotal, fallbacksTotal, driftTotal, copyFailuresTotal)
 }
 
 func (c *call) appLabel() string {
 	if c.app == nil {
-		return otherLabel
+		return metric.Other
 	}
 	return c.app.id
 }
 
 // count counts a judged callback.
 func (h *Handler) count(c *call) {
-	callbacksTotal.WithLabelValues(c.appLabel(), commandLabel(c.query.CallbackCommand), c.action).Inc()
-	inspectSeconds.Observe((c.judged - c.body.took).Seconds())
+	callbacksTotal.WithLabelValues(c.appLabel(), metric.Command(c.query.CallbackCommand), c.action).Inc()
+	inspectSeconds.Observe(c.took.Seconds())
 	if c.rejection != nil {
 		rejectionsTotal.WithLabelValues(c.appLabel(), string(c.rejection.Reason), h.Mode).Inc()
 	}
-	if c.verdict != nil {
+	if c.fallback {
 		countFallback(c)
 	}
 	if c.token > 0 && c.app != nil {
@@ -119,9 +95,9 @@ func (h *Handler) initTokenCounters() {
 }
 
 func countFallback(c *call) {
-	fallbacksTotal.WithLabelValues(c.appLabel(), commandLabel(c.query.CallbackCommand), c.verdict.Verdict).Inc()
+	fallbacksTotal.WithLabelValues(c.appLabel(), metric.Command(c.query.CallbackCommand), c.verdict).Inc()
 }
 
 func countCopyFailure(c *call) {
-	copyFailuresTotal.WithLabelValues(commandLabel(c.query.CallbackCommand)).Inc()
+	copyFailuresTotal.WithLabelValues(metric.Command(c.query.CallbackCommand)).Inc()
 }

@@ -40,12 +40,13 @@ var metricLabels = map[string][]string{
 
 // deliveryMetricLabels are those of a guard that stores callbacks.
 var deliveryMetricLabels = map[string][]string{
+	"abandoned_attempts":          {},
 	"copy_failures_total":         {"command"},
-	"deliveries":                  {"state"},
-	"delivery_attempts_total":     {"command", "consumer", "outcome"},
-	"oldest_delivery_age_seconds": {},
+	"deliveries":                  {"guard", "consumer", "state"},
+	"delivery_attempts_total":     {"guard", "consumer", "command", "outcome"},
+	"oldest_delivery_age_seconds": {"guard", "consumer"},
 	"store_seconds":               {},
-	"unclaimed_deliveries":        {"guard", "consumer"},
+	"unclaimed_deliveries":        {},
 }
 
 // scrape contains the values of the guard's metrics, by name and labels in the

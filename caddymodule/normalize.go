@@ -6,19 +6,19 @@ package caddymodule
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/timguard/timguard/caddymodule/callback"
 )
 
-// prepare restores the request's body, and removes what would make the backend read the
-// callback differently than the guard has. Rejected callbacks, which are forwarded in
-// report mode, keep their headers, except for those that are reserved for deliveries. A
-// trailer would make the upstream request chunked, which some backends cannot read.
+// prepare removes what would make the backend read the callback differently than the guard
+// has. Rejected callbacks, which are forwarded in report mode, keep their headers, except for
+// those that are reserved for deliveries. A trailer would make the upstream request chunked,
+// which some backends cannot read.
 func (h *Handler) prepare(r *http.Request, c *call) {
-	c.body.restore(r)
 	deleteHeaders(r.Header, reservedHeaders)
 	r.Trailer = nil
 	if c.rejection == nil {
@@ -54,7 +54,7 @@ var overridingHeaders = []string{
 }
 
 // reservedHeaders are set by deliveries only.
-var reservedHeaders = []string{attemptHeader, consumerHeader}
+var reservedHeaders = []string{"Tim-Delivery-Attempt", "Tim-Delivery-Consumer", "Tim-Event-Id"}
 
 // deleteHeaders deletes the headers, also if they are written with underscores: CGI and
 // WSGI do not distinguish these from hyphens.
@@ -92,26 +92,12 @@ func namesUpgrade(connection string) bool {
 // stripAuth removes Sign and RequestTime from the query of the request, and of the
 // original request, which php_fastcgi uses.
 func stripAuth(r *http.Request) {
-	r.URL.RawQuery = WithoutAuth(r.URL.RawQuery)
+	r.URL.RawQuery = callback.WithoutAuth(r.URL.RawQuery)
 	r.RequestURI = r.URL.RequestURI()
 	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		original.URL.RawQuery = WithoutAuth(original.URL.RawQuery)
+		original.URL.RawQuery = callback.WithoutAuth(original.URL.RawQuery)
 		original.RequestURI = original.URL.RequestURI()
 		// Modify the request in place, because Caddy's placeholders refer to it.
 		*r = *r.WithContext(context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, original))
 	}
-}
-
-// WithoutAuth returns the raw query without the parameters Sign and RequestTime. It does
-// not modify or reorder the others.
-func WithoutAuth(raw string) string {
-	var kept []string
-	for pair := range strings.SplitSeq(raw, "&") {
-		name, _, _ := strings.Cut(pair, "=")
-		if decoded, err := url.QueryUnescape(name); err == nil && (decoded == "Sign" || decoded == "RequestTime") {
-			continue
-		}
-		kept = append(kept, pair)
-	}
-	return strings.Join(kept, "&")
 }

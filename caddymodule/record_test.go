@@ -15,15 +15,15 @@ import (
 
 func TestPlaceholdersOfACall(t *testing.T) {
 	t.Parallel()
-	full := &call{
+	full := &call{judgment: judgment{
 		query:  callback.Query{SdkAppID: "1", CallbackCommand: "Group.CallbackBeforeSendMsg", OptPlatform: "iOS", ClientIP: "::1"},
-		event:  callback.Event{GroupID: "g", TopicID: "t", Operator: "o", GroupType: "y", EventTime: 1670574414123, MsgSeqs: []uint32{4294967295, 1}},
+		event:  callback.Event{Command: "c", GroupID: "g", TopicID: "t", From: "f", To: "a,b", Operator: "o", Conversation: "t", MsgKey: "k", GroupType: "y", EventTime: 1670574414123, MsgSeqs: []uint32{4294967295, 1}},
 		action: actionReject, rejection: &callback.Rejection{Reason: callback.ReasonPayload, Path: "/a"},
-	}
+	}, verdict: verdictForbid, consumer: "archive"}
 	for name, want := range map[string]string{
-		"sdk_app_id": "1", "command": "Group.CallbackBeforeSendMsg", "class": "before", "group_id": "g", "topic_id": "t", "operator": "o",
+		"sdk_app_id": "1", "command": "Group.CallbackBeforeSendMsg", "class": "before", "group_id": "g", "topic_id": "t", "from": "f", "to": "a,b", "operator": "o", "conversation": "t", "msg_key": "k",
 		"group_type": "y", "event_time": "1670574414123", "msg_seqs": "4294967295,1", "opt_platform": "iOS", "client_ip": "::1",
-		"action": "reject", "reason": "payload", "path": "/a",
+		"action": "reject", "reason": "payload", "path": "/a", "verdict": "forbid", "consumer": "archive",
 	} {
 		if got, known := (&lastCall{full}).placeholder(placeholderPrefix + name); !known || got != want {
 			t.Errorf("%s is %v (known: %t), want %s", name, got, known, want)
@@ -42,7 +42,7 @@ func TestPlaceholdersOfACall(t *testing.T) {
 func TestAccessLogOmitsEmptyValues(t *testing.T) {
 	t.Parallel()
 	enc := zapcore.NewMapObjectEncoder()
-	c := &call{query: callback.Query{SdkAppID: "1", Sign: "secret", RequestTime: "1700000000"}, action: actionReject}
+	c := &call{judgment: judgment{query: callback.Query{SdkAppID: "1", Sign: "secret", RequestTime: "1700000000"}, action: actionReject}}
 	if err := c.MarshalLogObject(enc); err != nil {
 		t.Fatal(err)
 	}

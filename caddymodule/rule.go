@@ -197,7 +197,7 @@ func (r Rule) checkForbid(earlier []Rule, what string, code int) error {
 func (r Rule) checkCopy() error {
 	for i, consumer := range r.Copy {
 		if strings.ContainsAny(consumer, ":/.") {
-			return fmt.Errorf("copy %s: want the name of a consumer; its address goes into a block beside the rules:\n\n\tconsumer archive %s\n", consumer, consumer)
+			return fmt.Errorf("copy %s: want the name of a consumer; its address goes into a block beside the rules:\n\n\tconsumer archive %s\n", consumer, consumer) //nolint:revive,staticcheck // the position follows
 		}
 		if err := name.Check(consumer); err != nil {
 			return fmt.Errorf("copy: %w", err)

@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/answer"
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
@@ -143,30 +144,30 @@ func httpApp(tb testing.TB, directives string, next func(http.ResponseWriter, *h
 }
 
 // post sends a callback and returns the answer and how long it took.
-func (s *guardedServer) post(tb testing.TB, q request) (answer response, took time.Duration) {
+func (s *guardedServer) post(tb testing.TB, q request) (got response, took time.Duration) {
 	tb.Helper()
-	answer, took, err := s.call(tb.Context(), q)
+	got, took, err := s.call(tb.Context(), q)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return answer, took
+	return got, took
 }
 
 // call is like post, but can be used in other goroutines.
-func (s *guardedServer) call(ctx context.Context, q request) (answer response, took time.Duration, err error) {
+func (s *guardedServer) call(ctx context.Context, q request) (got response, took time.Duration, err error) {
 	var body io.Reader = bytes.NewReader(q.body)
 	if q.chunked {
 		body = struct{ io.Reader }{body}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.address+q.path+"?"+q.query, body)
 	if err != nil {
-		return answer, 0, err
+		return got, 0, err
 	}
 	maps.Copy(req.Header, q.header)
 	start := time.Now()
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return answer, 0, err
+		return got, 0, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(resp.Body)
@@ -225,7 +226,8 @@ func TestHeldAnswerIsValidIfTencentWouldAcceptIt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := &HeldAnswer{header: make(http.Header)}
+			a := answer.Hold(make(http.Header))
+			defer a.Free()
 			if tt.status != 0 {
 				a.WriteHeader(tt.status)
 			}
@@ -233,11 +235,11 @@ func TestHeldAnswerIsValidIfTencentWouldAcceptIt(t *testing.T) {
 				_, _ = io.WriteString(a, text) // like handlers that ignore errors
 				a.Flush()
 			}
-			if err := a.checkValid(); (err == nil) != tt.valid {
+			if err := checkVerdict(a.Answer()); (err == nil) != tt.valid {
 				t.Errorf("fault %v, want the answer to be valid: %t", err, tt.valid)
 			}
-			if a.body.Len() > callback.MaxAnswer+1 {
-				t.Errorf("%d bytes are held, want at most %d", a.body.Len(), callback.MaxAnswer+1)
+			if n := len(a.Answer().Body); n > callback.MaxAnswer+1 {
+				t.Errorf("%d bytes are held, want at most %d", n, callback.MaxAnswer+1)
 			}
 		})
 	}
@@ -276,19 +278,12 @@ func TestActionOfRefusedCallbacks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := &call{
+			action, fallback := actionOfRejected(&judgment{
 				query: callback.Query{CallbackCommand: tt.command}, verified: tt.verified, rule: tt.rule,
 				rejection: &callback.Rejection{Reason: callback.ReasonPayload},
-			}
-			action, verdict := (&Handler{Mode: modeEnforce}).actionOfRejected(c)
-			if action != tt.want {
-				t.Errorf("action %s, want %s", action, tt.want)
-			}
-			if got := verdict != nil; got != tt.fellBack {
-				t.Errorf("fell back: %t, want %t", got, tt.fellBack)
-			}
-			if action, _ := (&Handler{Mode: modeReport}).actionOfRejected(c); action != actionForward {
-				t.Errorf("action %s in report mode, want forward", action)
+			})
+			if action != tt.want || fallback != tt.fellBack {
+				t.Errorf("action %s, by the fallback: %t; want %s, %t", action, fallback, tt.want, tt.fellBack)
 			}
 		})
 	}

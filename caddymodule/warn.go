@@ -31,6 +31,15 @@ func (h *Handler) logStartup() {
 	h.logger.Info("guarding callbacks", fields...)
 }
 
+// consumers returns the names of the consumers.
+func (h *Handler) consumers() []string {
+	var names []string
+	for _, c := range h.Consumers {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
 // summary returns the app with the number of its tokens.
 func (a *App) summary() string {
 	switch len(a.secrets) {
@@ -150,7 +159,7 @@ func (h *Handler) isShadowed(rule *Rule) bool {
 		if strings.HasSuffix(pattern, "*") || isClass(pattern) { // it may match new commands
 			return false
 		}
-		if h.ruleNaming(pattern) == rule {
+		if h.firstRule(pattern) == rule {
 			return false
 		}
 	}

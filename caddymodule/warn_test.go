@@ -22,7 +22,7 @@ func TestEndToEndStartupShowsWhatTheGuardDoes(t *testing.T) {
 	log := site{
 		global: "tim_delivery {\nstore sqlite " + t.TempDir() + "/deliveries.db\n}",
 		body: "tim_callback 1400000001 {\napp " + guardtest.App + " " + guardtest.Token + " " + guardtest.NewToken +
-			"\non before forward {\nfallback forbid\n}\non after deliver {\ncopy archive moderation\n}\n}\nrespond 200",
+			"\non before forward {\nfallback forbid\n}\non after deliver {\ncopy archive moderation\n}\nbackend 127.0.0.1:1\nconsumer archive 127.0.0.1:1\nconsumer moderation 127.0.0.1:1\n}",
 	}.start(t)
 	lines := logLines(t, log, func(line map[string]any) bool { return line["msg"] == "guarding callbacks" })
 	for _, line := range lines {

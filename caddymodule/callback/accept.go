@@ -74,18 +74,27 @@ type BackendAnswer struct {
 
 // FormError is the error of an answer that has the right status, but not the right form:
 // other answers of the same backend will probably not have it either.
-type FormError struct{ detail string }
+type FormError struct{ what, accept string }
 
 // Error names what came, and the Acceptance that would take it.
-func (e *FormError) Error() string { return e.detail }
+func (e *FormError) Error() string { return e.what + "; accept " + e.accept + " would take it" }
 
-func badForm(what, accept string) error {
-	return &FormError{"the answer is " + what + "; accept " + accept + " would take it"}
-}
+func badForm(what string) error { return &FormError{"the answer is " + what, Accept2xx} }
 
 // Check returns an error that names what came unless the answer accepts the callback. The
 // error is a [*FormError] if it is about the form of the answer.
 func (a Acceptance) Check(answer BackendAnswer) error {
+	err := a.check(answer)
+	form, ok := errors.AsType[*FormError](err)
+	if ok && form.accept == Accept2xx && a.form != AcceptSound && sound.check(answer) == nil {
+		form.accept = AcceptSound
+	}
+	return err
+}
+
+var sound = Acceptance{form: AcceptSound}
+
+func (a Acceptance) check(answer BackendAnswer) error {
 	switch {
 	case answer.Status == 0:
 		return errors.New("no handler answered")
@@ -94,7 +103,7 @@ func (a Acceptance) Check(answer BackendAnswer) error {
 	case a.form == Accept2xx:
 		return nil
 	case len(answer.Body) > MaxAnswer:
-		return badForm(fmt.Sprintf("longer than %d bytes", MaxAnswer), Accept2xx)
+		return badForm(fmt.Sprintf("longer than %d bytes", MaxAnswer))
 	}
 	text, err := answer.text()
 	if err != nil {
@@ -103,7 +112,7 @@ func (a Acceptance) Check(answer BackendAnswer) error {
 	if a.pointer != "" {
 		return a.checkPointer(text)
 	}
-	return checkText(text, a.form == AcceptAnswer)
+	return checkText(text, a.form == AcceptAnswer, strings.HasPrefix(answer.ContentType, "text/html"))
 }
 
 // text returns the decoded body, without a byte order mark and white space around it.
@@ -113,15 +122,20 @@ func (a BackendAnswer) text() ([]byte, error) {
 		return nil, err
 	}
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
-	_, params, _ := mime.ParseMediaType(a.ContentType)
-	charset := strings.ToLower(params["charset"])
 	switch {
-	case !slices.Contains([]string{"", "utf-8", "utf8", "us-ascii", "ascii"}, charset) && !isASCII(text):
-		return nil, badForm("in another charset than UTF-8", Accept2xx)
-	case !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0:
-		return nil, badForm("not text in UTF-8", Accept2xx)
+	case isASCII(text):
+	case !a.isInUTF8():
+		return nil, badForm("in another charset than UTF-8")
+	case !utf8.Valid(text):
+		return nil, badForm("not text in UTF-8")
 	}
 	return bytes.TrimSpace(text), nil
+}
+
+// isInUTF8 reports whether the answer does not say that it is in another charset.
+func (a BackendAnswer) isInUTF8() bool {
+	_, params, _ := mime.ParseMediaType(a.ContentType)
+	return slices.Contains([]string{"", "utf-8", "utf8", "us-ascii", "ascii"}, strings.ToLower(params["charset"]))
 }
 
 func isASCII(text []byte) bool {
@@ -141,7 +155,7 @@ func (a BackendAnswer) unpacked() ([]byte, error) {
 	case encoding == "", encoding == "identity":
 		return a.Body, nil
 	default:
-		return nil, badForm("compressed, but not by gzip", Accept2xx)
+		return nil, badForm("compressed, but not by gzip")
 	}
 	var text []byte
 	reader, err := gzip.NewReader(bytes.NewReader(a.Body))
@@ -149,16 +163,17 @@ func (a BackendAnswer) unpacked() ([]byte, error) {
 		text, err = io.ReadAll(io.LimitReader(reader, MaxAnswer+1))
 	}
 	if err != nil || len(text) > MaxAnswer {
-		return nil, badForm("gzip that cannot be unpacked", Accept2xx)
+		return nil, badForm("gzip that cannot be unpacked")
 	}
 	return text, nil
 }
 
-// checkText implements the forms sound and, if strict is true, answer.
-func checkText(text []byte, strict bool) error {
+// checkText implements the forms sound and, if strict is true, answer. PHP calls every answer
+// HTML, so html is only what an answer of no other form is taken for.
+func checkText(text []byte, strict, html bool) error {
 	switch value := jsontext.Value(text); {
 	case len(text) == 0 && strict:
-		return badForm("empty", AcceptSound)
+		return badForm("empty")
 	case len(text) == 0:
 		return nil
 	case value.IsValid():
@@ -167,14 +182,14 @@ func checkText(text []byte, strict bool) error {
 		return errSaysFail
 	case text[0] == '{' || text[0] == '[' || text[0] == '"':
 		return brokenJSON(text)
-	case text[0] == '<':
-		return badForm("an HTML page", Accept2xx)
 	case isPlainWord(string(text)) && strict:
-		return badForm("a plain word", AcceptSound)
+		return badForm("a plain word")
 	case isPlainWord(string(text)):
 		return nil
+	case html || text[0] == '<':
+		return badForm("an HTML page")
 	}
-	return badForm("text that is not JSON", Accept2xx)
+	return badForm("text that is not JSON")
 }
 
 // checkJSON checks a valid JSON value.
@@ -184,9 +199,9 @@ func checkJSON(value jsontext.Value, strict bool) error {
 	case saysFail(value):
 		return errSaysFail
 	case strict && kind != '{':
-		return badForm("JSON, but no object", AcceptSound)
+		return badForm("JSON, but no object")
 	case kind == 'f': // PHP encodes the result of a function that has failed as false
-		return badForm("false", Accept2xx)
+		return badForm("false")
 	}
 	return nil
 }
@@ -205,8 +220,12 @@ func saysFail(value jsontext.Value) bool {
 		var elements []jsontext.Value
 		return json.Unmarshal(value, &elements) == nil && slices.ContainsFunc(elements, saysFail)
 	case '{':
-		status, found := valueAt(value, "/ActionStatus")
-		return found && strings.EqualFold(status, "FAIL")
+		var answer struct{ ActionStatus any }
+		if json.Unmarshal(value, &answer) != nil {
+			return false
+		}
+		status, _ := answer.ActionStatus.(string)
+		return strings.EqualFold(status, "FAIL")
 	}
 	return false
 }
@@ -216,13 +235,13 @@ func brokenJSON(text []byte) error {
 	dec := jsontext.NewDecoder(bytes.NewReader(text))
 	switch _, err := dec.ReadValue(); {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return badForm("JSON that is cut off", Accept2xx)
+		return badForm("JSON that is cut off")
 	case errors.Is(err, jsontext.ErrDuplicateName):
-		return badForm("JSON that has a name twice", Accept2xx)
+		return badForm("JSON that has a name twice")
 	case err == nil:
-		return badForm("JSON with text behind it", Accept2xx)
+		return badForm("JSON with text behind it")
 	}
-	return badForm("JSON with a syntax error", Accept2xx)
+	return badForm("JSON with a syntax error")
 }
 
 // failPattern matches an ActionStatus FAIL in text that is not valid JSON.
@@ -249,19 +268,24 @@ func isPlainWord(text string) bool {
 // checkPointer checks the value at the pointer.
 func (a Acceptance) checkPointer(text []byte) error {
 	value := jsontext.Value(text)
-	if !value.IsValid() {
-		return badForm("not JSON", AcceptSound)
+	switch {
+	case !value.IsValid() && failPattern.Match(text):
+		return errSaysFail
+	case !value.IsValid():
+		return badForm("not JSON")
 	}
 	got, found := valueAt(value, a.pointer)
 	switch {
+	case !found && saysFail(value):
+		return errSaysFail
 	case !found:
-		return badForm(fmt.Sprintf("JSON without a value at %s", a.pointer), AcceptSound)
+		return badForm(fmt.Sprintf("JSON without a value at %s", a.pointer))
 	case slices.Contains(a.values, got):
 		return nil
 	case len(got) > 20 || !plainWord.MatchString(got): // it may be anything
-		return badForm(fmt.Sprintf("JSON with another value at %s", a.pointer), AcceptSound)
+		return badForm(fmt.Sprintf("JSON with another value at %s", a.pointer))
 	}
-	return &FormError{fmt.Sprintf("%s is %s; accept %s %s would take it", a.pointer, got, a.pointer, got)}
+	return &FormError{fmt.Sprintf("%s is %s", a.pointer, got), fmt.Sprintf("%s %s", a.pointer, got)}
 }
 
 // valueAt returns the string, number or literal at the pointer as text.

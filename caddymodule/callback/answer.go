@@ -39,8 +39,8 @@ type ResultItem struct {
 func OK() Answer { return Answer{ActionStatus: "OK"} }
 
 // Fail is the answer of an endpoint that refused or could not process the
-// callback. It is not a verdict: Tencent allows the action of a before-callback
-// whose answer is FAIL, unless the console says otherwise.
+// callback. It is not a verdict: what it means to Tencent is the Silence of the
+// command.
 func Fail(info string) Answer {
 	return Answer{ActionStatus: "FAIL", ErrorInfo: info, ErrorCode: 1}
 }

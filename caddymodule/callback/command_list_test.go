@@ -68,7 +68,7 @@ func TestTheTableHasExactlyTheKnownCommands(t *testing.T) {
 	var want, got []string
 	for line := range strings.Lines(knownCommands) {
 		prefix, suffixes, _ := strings.Cut(line, ":")
-		for _, suffix := range strings.Fields(suffixes) {
+		for suffix := range strings.FieldsSeq(suffixes) {
 			want = append(want, prefix+"."+suffix)
 		}
 	}

@@ -65,7 +65,7 @@ func isQueryName(name, form []byte) bool {
 func isMethodName(name string) bool {
 	const method = "method"
 	name = strings.TrimLeft(name, " ")
-	if len(name) <= len(method) || !strings.Contains("_.[", name[:1]) || !strings.EqualFold(name[1:len(method)+1], method) {
+	if len(name) <= len(method) || !strings.ContainsAny(name[:1], "_.[") || !strings.EqualFold(name[1:len(method)+1], method) {
 		return false
 	}
 	rest := name[len(method)+1:]

@@ -171,3 +171,17 @@ func checkForeign(name string) error {
 	}
 	return nil
 }
+
+// WithoutAuth returns the raw query without the parameters Sign and RequestTime. It does
+// not modify or reorder the others.
+func WithoutAuth(raw string) string {
+	var kept []string
+	for pair := range strings.SplitSeq(raw, "&") {
+		name, _, _ := strings.Cut(pair, "=")
+		if decoded, err := url.QueryUnescape(name); err == nil && (decoded == "Sign" || decoded == "RequestTime") {
+			continue
+		}
+		kept = append(kept, pair)
+	}
+	return strings.Join(kept, "&")
+}

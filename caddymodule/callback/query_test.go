@@ -182,3 +182,25 @@ func TestParseQueryLimitsTheNumberOfParameters(t *testing.T) {
 		wantRejection(t, err, ReasonQuery, "")
 	}
 }
+
+func TestWithoutAuthKeepsTheRestByteForByte(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]string{
+		"":                                 "",
+		"a=1":                              "a=1",
+		"Sign=x":                           "",
+		"Sign":                             "",
+		"Sign=x&RequestTime=1":             "",
+		"a=1&Sign=x&b=2&RequestTime=1&c=3": "a=1&b=2&c=3",
+		"RequestTime=1&a=%41+%2f&&b&=c&":   "a=%41+%2f&&b&=c&",
+		"%53ign=x&a=1&Request%54ime=1":     "a=1",
+		"sign=x&Signature=y&requesttime=1": "sign=x&Signature=y&requesttime=1",
+		"%zz=1&Sign=x":                     "%zz=1",
+		"a=Sign=x":                         "a=Sign=x",
+		"Sign=a=b&c":                       "c",
+	} {
+		if got := WithoutAuth(raw); got != want {
+			t.Errorf("WithoutAuth(%q) is %q, want %q", raw, got, want)
+		}
+	}
+}

@@ -96,6 +96,9 @@ func sampleScalar(f Field) any {
 	return 1
 }
 
+// SampleApp is the app in samples of ContentCallback.ResultNotify.
+const SampleApp = 1400000000
+
 var sampleTime = time.UnixMilli(1670574414123)
 
 // samples maps fields to the values that they have in Tencent's samples. For an array,
@@ -112,6 +115,7 @@ var samples = map[string]any{
 	"Requestor_Account": "jared",
 	"Report_Account":    "jared",
 	"Peer_Account":      "Jonh",
+	"SdkAppId":          SampleApp,
 	"Official_Account":  "@TOA#_2MYTQ6TGB",
 	"AtRobots_Account":  "@RBT#001",
 
@@ -157,7 +161,6 @@ var samples = map[string]any{
 	"Coins":  1000,
 
 	"Scene":           "C2C",
-	"SdkAppId":        1400187352,
 	"ContentType":     "Text",
 	"TextContent":     "aaabbbccc",
 	"MsgID":           "1434460578_4137340972_1661154487",

@@ -85,19 +85,10 @@ func Forbid(command string, body []byte, code int, info string) Answer {
 	if !strings.HasPrefix(command, "Sns.") {
 		return Answer{ActionStatus: "OK", ErrorInfo: info, ErrorCode: code}
 	}
-	limit := max(len(body), minRequest)
-	answer := forbidTargets(targets(body), code, info)
-	if len(answer.JSON()) <= limit {
-		return answer
-	}
-	answer = forbidTargets(targets(body), code, "")
-	size := len(OK().JSON()) + len(`,"ResultItem":[]`)
-	for i, item := range answer.ResultItem {
-		b, err := json.Marshal(item)
-		if size += len(b) + len(","); size > limit || err != nil {
-			answer.ResultItem = answer.ResultItem[:i]
-			break
-		}
+	all, limit := targets(body), max(len(body), minRequest)
+	answer := forbidTargets(all, code, info, limit)
+	if len(answer.ResultItem) < len(all) {
+		answer = forbidTargets(all, code, "", limit)
 	}
 	return answer
 }
@@ -105,10 +96,17 @@ func Forbid(command string, body []byte, code int, info string) Answer {
 // minRequest is the approximate size in bytes of a request without its body.
 const minRequest = 512
 
-func forbidTargets(targets []string, code int, info string) Answer {
+// forbidTargets forbids as many of the targets as fit in an answer of the size.
+func forbidTargets(targets []string, code int, info string, size int) Answer {
 	answer := OK()
+	size -= len(answer.JSON()) + len(`,"ResultItem":[]`)
 	for _, target := range targets {
-		answer.ResultItem = append(answer.ResultItem, ResultItem{ToAccount: target, ResultCode: code, ResultInfo: info})
+		item := ResultItem{ToAccount: target, ResultCode: code, ResultInfo: info}
+		b, err := json.Marshal(item)
+		if size -= len(b) + len(","); size < 0 || err != nil {
+			break
+		}
+		answer.ResultItem = append(answer.ResultItem, item)
 	}
 	return answer
 }

@@ -20,8 +20,9 @@ func init() {
 		Name:  "tim-callback",
 		Short: "Tools for callbacks of Tencent Cloud Chat (IM)",
 		Long: `
-Tools for the tim_callback handler, which send signed callbacks to a URL, and
-print and check payloads.`,
+Tools for the tim_callback handler, which send signed callbacks to a URL, print
+and check payloads, and list, retry and discard the stored callbacks of a running
+server.`,
 		CobraFunc: func(cmd *cobra.Command) {
 			cmd.AddCommand(sendCommand(), checkCommand(), sampleCommand(), commandsCommand(), deliveriesCommand())
 			showBinaryName(cmd)

@@ -23,6 +23,18 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
+func TestCaddyProcess(*testing.T) { guardtest.RunCaddy() }
+
+// recallBody returns Tencent's sample of the recall, without its comments.
+func recallBody(t *testing.T) []byte {
+	t.Helper()
+	body, err := os.ReadFile(filepath.Join("..", "callback", "testdata", "recall.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
 // run runs a command with arguments and standard input, and returns its combined output.
 func run(t *testing.T, cmd *cobra.Command, input string, args ...string) (output string, err error) {
 	t.Helper()
@@ -70,7 +82,7 @@ func TestCheckExplainsTheFirstFault(t *testing.T) {
 
 func TestCheckReadsFiles(t *testing.T) {
 	t.Parallel()
-	if output, err := run(t, checkCommand(), "", filepath.Join("callback", "testdata", "recall.json")); err != nil || !strings.HasPrefix(output, "ok: ") {
+	if output, err := run(t, checkCommand(), "", filepath.Join("..", "callback", "testdata", "recall.json")); err != nil || !strings.HasPrefix(output, "ok: ") {
 		t.Errorf("output %q, error %v", output, err)
 	}
 	if _, err := run(t, checkCommand(), "", "no-such-file.json"); err == nil {

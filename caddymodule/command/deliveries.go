@@ -21,6 +21,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/delivery"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -162,7 +163,7 @@ func (c *adminClient) eachID(ids []string, method, suffix string, show func(outb
 
 func (c *adminClient) statusCommand() *cobra.Command {
 	return subcommand("status", "Shows the number of deliveries by state", "", cobra.NoArgs, func(*cobra.Command, []string) error {
-		var s status
+		var s delivery.Status
 		if printed, err := c.call(http.MethodGet, "/tim_callback/status", &s); printed || err != nil {
 			return err
 		}
@@ -174,7 +175,7 @@ func (c *adminClient) statusCommand() *cobra.Command {
 			fmt.Fprintf(c.out, "the oldest one that awaits delivery is %s old\n", time.Duration(s.OldestAgeSeconds*float64(time.Second)).Round(time.Second))
 		}
 		for _, u := range s.Unclaimed {
-			fmt.Fprintf(c.out, "%d await guard %s%s, which is not configured\n", u.Deliveries, u.Guard, ofConsumer(u.Consumer))
+			fmt.Fprintf(c.out, "%d await guard %s%s, but no running guard of this name has it\n", u.Deliveries, u.Guard, ofConsumer(u.Consumer))
 		}
 		return nil
 	})

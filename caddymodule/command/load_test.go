@@ -162,9 +162,11 @@ func TestSendManyFailsUnlessEveryAnswerIsOK(t *testing.T) {
 
 func TestSendCanSendEveryCommand(t *testing.T) {
 	t.Parallel()
-	s := serve(t, guardtest.Guard("on * forward"), func(w http.ResponseWriter, _ *http.Request) error { return write(w, guardtest.OKJSON) })
+	s := guardtest.NewSite(t, strings.ReplaceAll(guardtest.Guard("on * forward"), guardtest.App, "1400000009")+"\nrespond `"+guardtest.OKJSON+"`")
+	s.App = false
+	s.Start(t)
 	for _, c := range callback.Commands() {
-		if output, err := run(t, sendCommand(), "", "http://"+s.address, "--app", guardtest.App, "--token", guardtest.Token, "--command", c.Name); err != nil {
+		if output, err := run(t, sendCommand(), "", "http://"+s.Listen, "--app", "1400000009", "--token", guardtest.Token, "--command", c.Name); err != nil {
 			t.Errorf("%s: %v: %s", c.Name, err, output)
 		}
 	}
@@ -206,6 +208,10 @@ func TestCommandsPrintsJSON(t *testing.T) {
 		Family string               `json:"family"`
 		Fields []field              `json:"fields"`
 		Codes  []callback.CodeRange `json:"codes"`
+
+		Silence  callback.Silence `json:"silence"`
+		Answered bool             `json:"answered"`
+		Source   []callback.Page  `json:"source"`
 	}
 	if err := json.Unmarshal([]byte(output), &got); err != nil {
 		t.Fatal(err)
@@ -216,7 +222,8 @@ func TestCommandsPrintsJSON(t *testing.T) {
 	}
 	for i, c := range all {
 		g := got[i]
-		if g.Name != c.Name || g.Class != string(c.Class) || g.Family != c.Family || len(g.Fields) != len(c.Fields) || !slices.Equal(g.Codes, c.Codes) {
+		if g.Name != c.Name || g.Class != string(c.Class) || g.Family != c.Family || len(g.Fields) != len(c.Fields) || !slices.Equal(g.Codes, c.Codes) ||
+			g.Silence != c.Silence || g.Answered != c.Answered || !slices.Equal(g.Source, c.Source) {
 			t.Errorf("got %+v, want %+v", g, c)
 			continue
 		}

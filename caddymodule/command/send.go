@@ -178,6 +178,7 @@ func (s *sender) send(ctx context.Context) (result sendResult, err error) {
 	if body == nil {
 		// A new event each time, even within a millisecond.
 		body = callback.SampleAt(s.command, s.start.Add(time.Duration(s.sent.Add(1))*time.Millisecond))
+		body = bytes.Replace(body, fmt.Appendf(nil, `"SdkAppId":%d`, callback.SampleApp), []byte(`"SdkAppId":`+s.app), 1)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {

@@ -86,35 +86,36 @@ func notAllowed(want string) error {
 	return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method not allowed: want %s", want)}
 }
 
-// status is the response of /tim_callback/status.
-type status struct {
+// Status is the response of /tim_callback/status.
+type Status struct {
 	Store            string               `json:"store"`
 	Guards           []string             `json:"guards"`
 	Deliveries       map[outbox.State]int `json:"deliveries"`
 	OldestAgeSeconds float64              `json:"oldest_delivery_age_seconds"`
-	Unclaimed        []unclaimed          `json:"unclaimed,omitempty"`
+	Unclaimed        []Unclaimed          `json:"unclaimed,omitempty"`
 }
 
-// unclaimed is the number of deliveries to a guard or consumer that is not configured.
-type unclaimed struct {
+// Unclaimed is the number of deliveries to a guard, or to its backend or consumer, that is
+// not configured.
+type Unclaimed struct {
 	Guard      string `json:"guard"`
 	Consumer   string `json:"consumer,omitempty"`
 	Deliveries int    `json:"deliveries"`
 }
 
 func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
-	counts, err := s.outbox.Counts(r.Context())
+	counts, err := s.Outbox().Counts(r.Context())
 	if err != nil {
 		return storeError(err)
 	}
 	states, oldest := summary(counts)
-	response := status{
+	response := Status{
 		Store: s.name, Guards: slices.Sorted(maps.Keys(s.guards)), Deliveries: states, OldestAgeSeconds: oldest.Seconds(),
 	}
 	for queue, n := range s.unclaimed(counts) {
-		response.Unclaimed = append(response.Unclaimed, unclaimed{queue.Guard, queue.Consumer, n})
+		response.Unclaimed = append(response.Unclaimed, Unclaimed{queue.Guard, queue.Consumer, n})
 	}
-	slices.SortFunc(response.Unclaimed, func(a, b unclaimed) int {
+	slices.SortFunc(response.Unclaimed, func(a, b Unclaimed) int {
 		return cmp.Or(cmp.Compare(a.Guard, b.Guard), cmp.Compare(a.Consumer, b.Consumer))
 	})
 	return writeJSON(w, response)
@@ -130,7 +131,7 @@ func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) 
 	case retry && r.Method != http.MethodPost:
 		return notAllowed(http.MethodPost)
 	case r.Method == http.MethodGet:
-		deliveries, err := s.outbox.List(r.Context(), filter)
+		deliveries, err := s.Outbox().List(r.Context(), filter)
 		if err != nil {
 			return storeError(err)
 		}
@@ -142,9 +143,9 @@ func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) 
 	}
 	var done int
 	if retry {
-		done, err = s.outbox.RetryAll(r.Context(), filter, s.MaxAttempts)
+		done, err = s.Outbox().RetryAll(r.Context(), filter, s.maxAttempts)
 	} else {
-		done, err = s.outbox.DiscardAll(r.Context(), filter)
+		done, err = s.Outbox().DiscardAll(r.Context(), filter)
 	}
 	if err != nil {
 		return storeError(fmt.Errorf("after %d deliveries: %w", done, err))
@@ -200,15 +201,13 @@ func (s *Service) serveOne(w http.ResponseWriter, r *http.Request, id string, re
 	var do func(context.Context, int64) (outbox.Delivery, error)
 	switch {
 	case retry && r.Method == http.MethodPost:
-		do = func(ctx context.Context, id int64) (outbox.Delivery, error) {
-			return s.outbox.Retry(ctx, id, s.MaxAttempts)
-		}
+		do = s.Retry
 	case retry:
 		return notAllowed(http.MethodPost)
 	case r.Method == http.MethodGet:
-		do = s.outbox.Get
+		do = s.Outbox().Get
 	case r.Method == http.MethodDelete:
-		do = s.outbox.Discard
+		do = s.Outbox().Discard
 	default:
 		return notAllowed("GET or DELETE")
 	}

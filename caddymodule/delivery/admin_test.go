@@ -22,21 +22,21 @@ import (
 
 func TestEndToEndDeliveryAdminAPI(t *testing.T) {
 	t.Parallel()
-	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
-	s := newDeliverySite(t, delivering(b, "name front"))
-	s.options = "max_attempts 1"
-	s.start(t)
-	p := newPoster(t, s.listen)
+	b := guardtest.NewBackend(t, guardtest.Answers(http.StatusInternalServerError, ""))
+	s := guardtest.NewSite(t, guardtest.Delivering(b, "name front"))
+	s.Options = "max_attempts 1"
+	s.Start(t)
+	p := guardtest.NewPoster(t, s.Listen)
 	for i := range 3 {
-		p.wantOK(t, fmt.Sprint("admin", i))
+		p.WantOK(t, fmt.Sprint("admin", i))
 	}
-	s.wantState(t, outbox.Dead, 3)
+	s.WantState(t, outbox.Dead, 3)
 
-	status := s.status(t)
+	status := s.Status(t)
 	if status.Store != "sqlite" || !slices.Equal(status.Guards, []string{"front"}) || len(status.Deliveries) != len(outbox.States()) || status.OldestAgeSeconds != 0 {
 		t.Errorf("status %+v", status)
 	}
-	items := s.items(t)
+	items := s.Items(t)
 	if len(items) != 3 || items[0].ID < items[1].ID {
 		t.Fatalf("items %+v, want 3, the newest first", items)
 	}
@@ -79,54 +79,43 @@ func TestEndToEndDeliveryAdminAPI(t *testing.T) {
 		{http.MethodGet, list + "?before=x", http.StatusBadRequest, "before"},
 		{http.MethodGet, list + "/x", http.StatusBadRequest, "is not the id"},
 	} {
-		if code, body := get(t, tt.method, "http://"+s.admin+tt.path); code != tt.status || !strings.Contains(body, tt.has) {
+		if code, body := guardtest.Get(t, tt.method, "http://"+s.Admin+tt.path); code != tt.status || !strings.Contains(body, tt.has) {
 			t.Errorf("%s %s: %d %s, want %d and %q", tt.method, tt.path, code, body, tt.status, tt.has)
 		}
 	}
 
-	b.will(accepts)
-	if code, body := get(t, http.MethodPost, "http://"+s.admin+one+"/retry"); code != http.StatusOK {
+	b.Will(guardtest.Accepts)
+	if code, body := guardtest.Get(t, http.MethodPost, "http://"+s.Admin+one+"/retry"); code != http.StatusOK {
 		t.Fatalf("retry: %d %s", code, body)
 	}
-	b.one(t, event("admin2"))
-	s.wantState(t, outbox.Delivered, 1)
-	if code, body := get(t, http.MethodDelete, "http://"+s.admin+one); code != http.StatusConflict || !strings.Contains(body, "it is delivered") {
+	b.One(t, guardtest.Event("admin2"))
+	s.WantState(t, outbox.Delivered, 1)
+	if code, body := guardtest.Get(t, http.MethodDelete, "http://"+s.Admin+one); code != http.StatusConflict || !strings.Contains(body, "it is delivered") {
 		t.Errorf("discarding what is delivered: %d %s, want 409", code, body)
 	}
 }
 
 func TestEndToEndDeliveryAdminAPIWithoutDeliveries(t *testing.T) {
 	t.Parallel()
-	s := newDeliverySite(t, guardtest.Guard()+"\nrespond 200")
-	s.app = false
-	s.start(t)
-	code, body := get(t, http.MethodGet, "http://"+s.admin+"/tim_callback/status")
+	s := guardtest.NewSite(t, guardtest.Guard()+"\nrespond 200")
+	s.App = false
+	s.Start(t)
+	code, body := guardtest.Get(t, http.MethodGet, "http://"+s.Admin+"/tim_callback/status")
 	if code != http.StatusNotFound || !strings.Contains(body, "the running configuration does not store callbacks") {
 		t.Errorf("status: %d %s, want 404", code, body)
 	}
-	if output := s.cli(t, true, "list"); !strings.Contains(output, "does not store callbacks") {
+	if output := s.CLI(t, true, "list"); !strings.Contains(output, "does not store callbacks") {
 		t.Errorf("deliveries list prints %s", output)
 	}
 }
 
-// cli runs `timguard tim-callback deliveries` against the site.
-func (s *deliverySite) cli(t *testing.T, fails bool, arguments ...string) string {
-	t.Helper()
-	arguments = append([]string{"tim-callback", "deliveries"}, arguments...)
-	output, err := timguard(s.dir, append(arguments, "--address", s.admin)...).CombinedOutput()
-	if (err != nil) != fails {
-		t.Errorf("%v: %v\n%s", arguments, err, output)
-	}
-	return string(output)
-}
-
 func TestEndToEndDeliveryCommandLine(t *testing.T) {
 	t.Parallel()
-	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
-	s := newDeliverySite(t, delivering(b))
-	s.start(t)
-	newPoster(t, s.listen).wantOK(t, "cli")
-	item := s.wantError(t, "the status 500")
+	b := guardtest.NewBackend(t, guardtest.Answers(http.StatusInternalServerError, ""))
+	s := guardtest.NewSite(t, guardtest.Delivering(b))
+	s.Start(t)
+	guardtest.NewPoster(t, s.Listen).WantOK(t, "cli")
+	item := s.WantError(t, "the status 500")
 	id := strconv.FormatInt(item.ID, 10)
 	for _, tt := range []struct {
 		fails     bool
@@ -137,80 +126,80 @@ func TestEndToEndDeliveryCommandLine(t *testing.T) {
 		{false, []string{"list", "--state", "dead"}, []string{"ID "}},
 		{false, []string{"list", "--json"}, []string{`[{"id":`}},
 		{true, []string{"list", "--state", "lost"}, []string{"want one of"}},
-		{false, []string{"show", id}, []string{"attempt 1 at ", "POST /callback?CallbackCommand=", string(event("cli"))}},
+		{false, []string{"show", id}, []string{"attempt 1 at ", "POST /callback?CallbackCommand=", string(guardtest.Event("cli"))}},
 		{true, []string{"show", "999999"}, []string{"no such delivery"}},
 		{true, []string{"show", "x"}, []string{"is not the id"}},
 		{true, []string{"show"}, []string{"arg"}},
 	} {
-		output := s.cli(t, tt.fails, tt.arguments...)
+		output := s.CLI(t, tt.fails, tt.arguments...)
 		for _, text := range tt.has {
 			if !strings.Contains(output, text) {
 				t.Errorf("%v prints\n%s\nwithout %q", tt.arguments, output, text)
 			}
 		}
 	}
-	eventually(t, 20*time.Second, "it is discarded, between two attempts", func() bool {
-		output, err := timguard(s.dir, "tim-callback", "deliveries", "discard", id, "--address", s.admin).CombinedOutput()
+	guardtest.Eventually(t, 20*time.Second, "it is discarded, between two attempts", func() bool {
+		output, err := guardtest.Timguard(s.Dir, "tim-callback", "deliveries", "discard", id, "--address", s.Admin).CombinedOutput()
 		if err != nil && !strings.Contains(string(output), "it is running") {
 			t.Fatalf("%v: %s", err, output)
 		}
 		return err == nil && strings.Contains(string(output), "discarded")
 	})
-	if got := s.status(t).Deliveries[outbox.Discarded]; got != 1 {
+	if got := s.Status(t).Deliveries[outbox.Discarded]; got != 1 {
 		t.Errorf("%d are discarded, want 1", got)
 	}
-	b.will(accepts)
+	b.Will(guardtest.Accepts)
 	var retried outbox.Delivery
-	if err := json.Unmarshal([]byte(s.cli(t, false, "retry", id, "--json")), &retried); err != nil || retried.ID != item.ID {
+	if err := json.Unmarshal([]byte(s.CLI(t, false, "retry", id, "--json")), &retried); err != nil || retried.ID != item.ID {
 		t.Errorf("retry printed %+v, %v", retried, err)
 	}
-	b.one(t, event("cli"))
-	s.wantState(t, outbox.Delivered, 1)
+	b.One(t, guardtest.Event("cli"))
+	s.WantState(t, outbox.Delivered, 1)
 }
 
 // Filters select several deliveries, and no others.
 func TestEndToEndDeliveryFiltersSelect(t *testing.T) {
 	t.Parallel()
-	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
-	s := newDeliverySite(t, "handle /a {\n"+delivering(b, "name a")+"\n}\nhandle {\n"+delivering(b, "name b")+"\n}")
-	s.options = "max_attempts 1"
-	s.start(t)
-	p := newPoster(t, s.listen)
+	b := guardtest.NewBackend(t, guardtest.Answers(http.StatusInternalServerError, ""))
+	s := guardtest.NewSite(t, "handle /a {\n"+guardtest.Delivering(b, "name a")+"\n}\nhandle {\n"+guardtest.Delivering(b, "name b")+"\n}")
+	s.Options = "max_attempts 1"
+	s.Start(t)
+	p := guardtest.NewPoster(t, s.Listen)
 	for i := range 4 {
 		path := []string{"/a", "/callback"}[i%2]
-		if _, answer, err := p.post(path, callback.RecallCommand, event(fmt.Sprint("many", i))); err != nil || answer != guardtest.OKJSON {
+		if _, answer, err := p.Post(path, callback.RecallCommand, guardtest.Event(fmt.Sprint("many", i))); err != nil || answer != guardtest.OKJSON {
 			t.Fatal(answer, err)
 		}
 	}
-	s.wantState(t, outbox.Dead, 4)
+	s.WantState(t, outbox.Dead, 4)
 	for filter, want := range map[string]int{
 		"state=dead": 4, "guard=a": 2, "guard=a&state=delivered": 0, "consumer=archive": 0,
 		"command=" + callback.RecallCommand: 4, "command=State.StateChange": 0, "since=1h": 4, "limit=3": 3, "before=3": 2,
 		"since=" + time.Now().Add(time.Hour).UTC().Format(time.RFC3339): 0,
 	} {
 		var items []outbox.Delivery
-		if code, body := get(t, http.MethodGet, "http://"+s.admin+"/tim_callback/deliveries?"+filter); code != http.StatusOK || json.Unmarshal([]byte(body), &items) != nil || len(items) != want {
+		if code, body := guardtest.Get(t, http.MethodGet, "http://"+s.Admin+"/tim_callback/deliveries?"+filter); code != http.StatusOK || json.Unmarshal([]byte(body), &items) != nil || len(items) != want {
 			t.Errorf("%s selects %d: %d %s, want %d", filter, len(items), code, body, want)
 		}
 	}
-	b.will(accepts)
-	if text := s.cli(t, false, "retry", "--guard", "a", "--state", "dead"); !strings.Contains(text, "2 retried") {
+	b.Will(guardtest.Accepts)
+	if text := s.CLI(t, false, "retry", "--guard", "a", "--state", "dead"); !strings.Contains(text, "2 retried") {
 		t.Errorf("retry prints %s", text)
 	}
-	s.wantState(t, outbox.Delivered, 2)
-	if text := s.cli(t, false, "discard", "--state", "dead"); !strings.Contains(text, "2 discarded") {
+	s.WantState(t, outbox.Delivered, 2)
+	if text := s.CLI(t, false, "discard", "--state", "dead"); !strings.Contains(text, "2 discarded") {
 		t.Errorf("discard prints %s", text)
 	}
-	s.wantState(t, outbox.Dead, 0)
+	s.WantState(t, outbox.Dead, 0)
 	for i, want := range []int{1, 0, 1, 0} {
-		if n := b.times(event(fmt.Sprint("many", i))); n != want {
+		if n := b.Times(guardtest.Event(fmt.Sprint("many", i))); n != want {
 			t.Errorf("callback %d of guard %c arrived %d times, want %d", i, "ab"[i%2], n, want)
 		}
 	}
-	if text := s.cli(t, true, "retry"); !strings.Contains(text, "no filter") {
+	if text := s.CLI(t, true, "retry"); !strings.Contains(text, "no filter") {
 		t.Errorf("retry of nothing prints %s", text)
 	}
-	if text := s.cli(t, true, "retry", "1", "--state", "dead"); !strings.Contains(text, "not both") {
+	if text := s.CLI(t, true, "retry", "1", "--state", "dead"); !strings.Contains(text, "not both") {
 		t.Errorf("retry of both prints %s", text)
 	}
 }
@@ -218,23 +207,23 @@ func TestEndToEndDeliveryFiltersSelect(t *testing.T) {
 // The command uses the same admin API as reload, and prints its address.
 func TestEndToEndDeliveryCommandLineFindsItsServer(t *testing.T) {
 	t.Parallel()
-	s := newDeliverySite(t, guardtest.Guard("on after deliver")+"\nrespond 200")
-	s.start(t)
+	s := guardtest.NewSite(t, guardtest.Guard("on after deliver", "backend 127.0.0.1:1"))
+	s.Start(t)
 	for name, tt := range map[string]struct {
 		dir  string
 		args []string
 	}{
-		"the Caddyfile of the directory": {s.dir, nil},
-		"the configuration named":        {t.TempDir(), []string{"--config", filepath.Join(s.dir, "Caddyfile")}},
+		"the Caddyfile of the directory": {s.Dir, nil},
+		"the configuration named":        {t.TempDir(), []string{"--config", filepath.Join(s.Dir, "Caddyfile")}},
 	} {
-		cmd := timguard(s.dir, append([]string{"tim-callback", "deliveries", "status"}, tt.args...)...)
+		cmd := guardtest.Timguard(s.Dir, append([]string{"tim-callback", "deliveries", "status"}, tt.args...)...)
 		cmd.Dir = tt.dir
 		output, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(output), "asking "+s.admin+" (from ") || !strings.Contains(string(output), "store sqlite, guards default") {
+		if err != nil || !strings.Contains(string(output), "asking "+s.Admin+" (from ") || !strings.Contains(string(output), "store sqlite, guards default") {
 			t.Errorf("%s: %v\n%s", name, err, output)
 		}
 	}
-	cmd := timguard(s.dir, "tim-callback", "deliveries", "status", "--address", guardtest.FreePort(t))
+	cmd := guardtest.Timguard(s.Dir, "tim-callback", "deliveries", "status", "--address", guardtest.FreePort(t))
 	if output, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(output), "connection refused") {
 		t.Errorf("nobody listens: %v\n%s", err, output)
 	}
@@ -242,34 +231,40 @@ func TestEndToEndDeliveryCommandLineFindsItsServer(t *testing.T) {
 
 func TestEndToEndDeliveryMetrics(t *testing.T) {
 	t.Parallel()
-	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
-	s := newDeliverySite(t, delivering(b))
-	s.start(t)
-	newPoster(t, s.listen).wantOK(t, "metrics")
-	s.wantError(t, "the status 500")
-	b.will(accepts)
-	b.one(t, event("metrics"))
-	s.wantState(t, outbox.Delivered, 1)
-	const attempts = `caddy_tim_callback_delivery_attempts_total{command="Group.CallbackAfterRecallMsg",consumer="",outcome=`
+	b := guardtest.NewBackend(t, guardtest.Answers(http.StatusInternalServerError, ""))
+	s := guardtest.NewSite(t, guardtest.Delivering(b))
+	s.Start(t)
+	guardtest.NewPoster(t, s.Listen).WantOK(t, "metrics")
+	s.WantError(t, "the status 500")
+	b.Will(guardtest.Accepts)
+	b.One(t, guardtest.Event("metrics"))
+	s.WantState(t, outbox.Delivered, 1)
+	const attempts = `caddy_tim_callback_delivery_attempts_total{command="Group.CallbackAfterRecallMsg",consumer="",guard="default",outcome=`
 	for sample, least := range map[string]float64{
-		attempts + `"failed"}`:                             1,
-		attempts + `"delivered"}`:                          1,
-		`caddy_tim_callback_deliveries{state="delivered"}`: 1,
-		`caddy_tim_callback_store_seconds_count`:           1,
+		attempts + `"failed"}`:    1,
+		attempts + `"delivered"}`: 1,
+		`caddy_tim_callback_deliveries{consumer="",guard="default",state="delivered"}`:                                                   1,
+		`caddy_tim_callback_store_seconds_count`:                                                                                         1,
 		`caddy_tim_callback_callbacks_total{action="deliver",command="Group.CallbackAfterRecallMsg",sdk_app_id="` + guardtest.App + `"}`: 1,
 	} {
-		if value := s.metric(t, sample); value < least {
+		if value := s.Metric(t, sample); value < least {
 			t.Errorf("%s is %v, want %v", sample, value, least)
 		}
 	}
-	_, text := get(t, http.MethodGet, "http://"+s.admin+"/metrics")
+	_, text := guardtest.Get(t, http.MethodGet, "http://"+s.Admin+"/metrics")
 	for _, state := range outbox.States() {
-		if !strings.Contains(text, fmt.Sprintf("caddy_tim_callback_deliveries{state=%q} ", state)) {
+		if !strings.Contains(text, fmt.Sprintf("caddy_tim_callback_deliveries{consumer=\"\",guard=\"default\",state=%q} ", state)) {
 			t.Errorf("no deliveries in state %s", state)
 		}
 	}
-	if !strings.Contains(text, "caddy_tim_callback_oldest_delivery_age_seconds 0\n") {
-		t.Error("no oldest age")
+	for _, line := range []string{
+		`caddy_tim_callback_oldest_delivery_age_seconds{consumer="",guard="default"} 0`,
+		"caddy_tim_callback_unclaimed_deliveries 0",
+		"caddy_tim_callback_abandoned_attempts 0",
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("no %s", line)
+		}
 	}
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {

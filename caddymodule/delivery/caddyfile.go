@@ -4,7 +4,6 @@
 package delivery
 
 import (
-	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -12,7 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
-	"github.com/timguard/timguard/caddymodule"
+	"github.com/timguard/timguard/caddymodule/internal/option"
 )
 
 func init() {
@@ -55,19 +54,16 @@ func (s *Service) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (s *Service) unmarshalOption(d *caddyfile.Dispenser) error {
+	if known, err := s.UnmarshalOption(d); known || err != nil {
+		return err
+	}
 	switch name := d.Val(); name {
 	case "store":
 		return s.unmarshalStore(d)
-	case "workers":
-		return positiveNumber(d, &s.Workers)
-	case "max_attempts":
-		return positiveNumber(d, &s.MaxAttempts)
-	case "timeout":
-		return caddymodule.UnmarshalDuration(d, &s.Timeout)
 	case "keep":
-		return caddymodule.UnmarshalDuration(d, &s.Keep)
+		return option.Duration(d, &s.Keep)
 	case "keep_dead":
-		return caddymodule.UnmarshalDuration(d, &s.KeepDead)
+		return option.Duration(d, &s.KeepDead)
 	default:
 		return d.Errf("unrecognized option %q of tim_delivery: want store, workers, timeout, max_attempts, keep or keep_dead", name)
 	}
@@ -87,21 +83,6 @@ func (s *Service) unmarshalStore(d *caddyfile.Dispenser) error {
 		return err
 	}
 	s.StoreRaw = caddyconfig.JSONModuleObject(store, "module", name, nil)
-	return nil
-}
-
-// positiveNumber parses the only argument, a number from 1 to 1000.
-func positiveNumber(d *caddyfile.Dispenser, value *int) error {
-	name := d.Val()
-	var text string
-	if !d.AllArgs(&text) {
-		return d.Errf("%s: want one number", name)
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 1 || n > 1000 {
-		return d.Errf("%s %q: want a number from 1 to 1000", name, text)
-	}
-	*value = n
 	return nil
 }
 

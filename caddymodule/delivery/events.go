@@ -59,7 +59,7 @@ func (q *eventQueue) run() {
 // emitDead logs and emits that the last attempt of a delivery has failed.
 func (s *Service) emitDead(a outbox.Attempt, err error) {
 	command := callback.Printable(a.Command)
-	s.logger.Error("last delivery attempt failed; delivery is dead",
+	s.logger.Warn("last delivery attempt failed; delivery is dead",
 		zap.Int64("id", a.ID), zap.String("guard", a.Guard), zap.String("consumer", a.Consumer), zap.String("command", command),
 		zap.Int("attempts", a.Attempt), zap.Error(err))
 	s.emit("tim_delivery.dead", map[string]any{

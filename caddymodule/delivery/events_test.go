@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -56,16 +57,16 @@ func (n *noteEvents) Handle(_ context.Context, e caddy.Event) error {
 
 var _ caddyevents.Handler = (*noteEvents)(nil)
 
-// noteEvents adds the event handler to the site, and returns a function that waits for
+// notingEvents adds the event handler to the site, and returns a function that waits for
 // an event and returns its line.
-func (s *deliverySite) noteEvents(t *testing.T) (wait func(name string) string) {
+func notingEvents(t *testing.T, s *guardtest.Site) (wait func(name string) string) {
 	t.Helper()
-	file := filepath.Join(s.dir, "events")
-	s.global += "\nevents {\non tim_delivery.dead note_events " + file +
+	file := filepath.Join(s.Dir, "events")
+	s.Global += "\nevents {\non tim_delivery.dead note_events " + file +
 		"\non tim_delivery.store_failed note_events " + file + "\non tim_delivery.store_recovered note_events " + file + "\n}"
 	return func(name string) (line string) {
 		t.Helper()
-		eventually(t, 20*time.Second, "the event "+name, func() bool {
+		guardtest.Eventually(t, 20*time.Second, "the event "+name, func() bool {
 			data, _ := os.ReadFile(file)
 			for l := range strings.Lines(string(data)) {
 				if strings.HasPrefix(l, name+" ") {
@@ -81,13 +82,13 @@ func (s *deliverySite) noteEvents(t *testing.T) (wait func(name string) string) 
 
 func TestEndToEndDeliveryEmitsAnEventWhenDead(t *testing.T) {
 	t.Parallel()
-	b := newUnsteady(t, answers(http.StatusInternalServerError, ""))
-	s := newDeliverySite(t, delivering(b, "name front"))
-	s.options = "max_attempts 1"
-	wait := s.noteEvents(t)
-	s.start(t)
-	newPoster(t, s.listen).wantOK(t, "dead")
-	s.wantState(t, outbox.Dead, 1)
+	b := guardtest.NewBackend(t, guardtest.Answers(http.StatusInternalServerError, ""))
+	s := guardtest.NewSite(t, guardtest.Delivering(b, "name front"))
+	s.Options = "max_attempts 1"
+	wait := notingEvents(t, s)
+	s.Start(t)
+	guardtest.NewPoster(t, s.Listen).WantOK(t, "dead")
+	s.WantState(t, outbox.Dead, 1)
 	var data map[string]any
 	if err := json.Unmarshal([]byte(strings.TrimPrefix(wait("tim_delivery.dead"), "tim_delivery.dead ")), &data); err != nil {
 		t.Fatal(err)
@@ -106,20 +107,20 @@ func TestEndToEndDeliveryEmitsAnEventWhenDead(t *testing.T) {
 
 func TestEndToEndDeliveryEmitsEventsWhenTheStoreFailsAndRecovers(t *testing.T) {
 	t.Parallel()
-	b := newUnsteady(t, accepts)
-	s := newDeliverySite(t, delivering(b))
-	wait := s.noteEvents(t)
-	s.start(t)
-	p := newPoster(t, s.listen)
-	p.wantOK(t, "before")
+	b := guardtest.NewBackend(t, guardtest.Accepts)
+	s := guardtest.NewSite(t, guardtest.Delivering(b))
+	wait := notingEvents(t, s)
+	s.Start(t)
+	p := guardtest.NewPoster(t, s.Listen)
+	p.WantOK(t, "before")
 	fault := moved(false)
 	fault.begin(t, s)
-	p.wantOK(t, "during")
+	p.WantOK(t, "during")
 	if line := wait("tim_delivery.store_failed"); !strings.Contains(line, `"store":"sqlite"`) || !strings.Contains(line, "the file was removed") {
 		t.Error(line)
 	}
 	fault.end(t, s)
-	p.wantOK(t, "after")
+	p.WantOK(t, "after")
 	if line := wait("tim_delivery.store_recovered"); !strings.Contains(line, `"store":"sqlite"`) {
 		t.Error(line)
 	}

@@ -4,7 +4,28 @@
 package delivery_test
 
 import (
+	"flag"
+	"os"
+	"runtime"
+	"strconv"
+	"testing"
+
 	_ "github.com/caddyserver/caddy/v2/modules/standard" // sites have more than guards
 
 	_ "github.com/timguard/timguard" // with both stores
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
+
+// TestMain runs more tests in parallel than there are processors, because most of the time
+// they wait for processes.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	const parallel = "test.parallel"
+	if flag.Lookup(parallel).Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set(parallel, strconv.Itoa(4*runtime.GOMAXPROCS(0)))
+	}
+	os.Exit(m.Run())
+}
+
+// TestCaddyProcess is not a test: it runs timguard in a process that a test started.
+func TestCaddyProcess(*testing.T) { guardtest.RunCaddy() }

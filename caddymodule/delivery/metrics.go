@@ -5,13 +5,13 @@ package delivery
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/timguard/timguard/caddymodule"
-	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/metric"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -21,7 +21,7 @@ var (
 	attemptsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "delivery_attempts_total",
 		Help: "Attempts to deliver a stored callback, by outcome. The consumer is empty for the guard's own backend.",
-	}, []string{"command", "consumer", "outcome"})
+	}, []string{"guard", "consumer", "command", "outcome"})
 
 	storeSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: "caddy", Subsystem: "tim_callback", Name: "store_seconds",
@@ -30,34 +30,23 @@ var (
 	})
 
 	stored = &countsCollector{
-		deliveries: prometheus.NewDesc("caddy_tim_callback_deliveries", "Stored callbacks by state.", []string{"state"}, nil),
+		deliveries: prometheus.NewDesc("caddy_tim_callback_deliveries",
+			"Stored callbacks by state. The consumer is empty for the guard's own backend.", []string{"guard", "consumer", "state"}, nil),
 		oldest: prometheus.NewDesc("caddy_tim_callback_oldest_delivery_age_seconds",
-			"Age of the oldest stored callback that awaits delivery; 0 if there is none.", nil, nil),
+			"Age of the oldest stored callback of a queue that awaits delivery; 0 if there is none.", []string{"guard", "consumer"}, nil),
 		unclaimed: prometheus.NewDesc("caddy_tim_callback_unclaimed_deliveries",
-			"Stored callbacks that await delivery by a guard, or to a consumer, that is not configured.", []string{"guard", "consumer"}, nil),
+			"Stored callbacks that await a guard, or a backend or consumer of it, that is not configured.", nil, nil),
+		abandoned: prometheus.NewDesc("caddy_tim_callback_abandoned_attempts",
+			"Attempts whose handlers go on although their timeout is over.", nil, nil),
 	}
 )
 
-func registerMetrics(registry prometheus.Registerer) error {
-	return caddymodule.RegisterCollectors(registry, attemptsTotal, storeSeconds, stored)
-}
-
-// otherLabel is the label of unknown commands and consumers, so that callers cannot create
-// series.
-const otherLabel = "other"
-
 func (s *Service) countAttempt(a outbox.Attempt, err error) {
-	command, consumer, outcome := a.Command, a.Consumer, "delivered"
-	if _, known := callback.Lookup(command); !known {
-		command = otherLabel
-	}
-	if !s.claims(outbox.Queue{Guard: a.Guard, Consumer: consumer}) {
-		consumer = otherLabel
-	}
+	outcome := "delivered"
 	if err != nil {
 		outcome = "failed"
 	}
-	attemptsTotal.WithLabelValues(command, consumer, outcome).Inc()
+	attemptsTotal.WithLabelValues(a.Guard, a.Consumer, metric.Command(a.Command), outcome).Inc()
 }
 
 // countsMaxAge is how long counts are cached, because counting scans an index of all rows.
@@ -66,7 +55,7 @@ const countsMaxAge = 5 * time.Second
 // countsCollector collects the counts of the running configuration's store. If the store
 // does not respond, there are no samples.
 type countsCollector struct {
-	deliveries, oldest, unclaimed *prometheus.Desc
+	deliveries, oldest, unclaimed, abandoned *prometheus.Desc
 
 	mu     sync.Mutex
 	at     time.Time
@@ -79,26 +68,36 @@ func (c *countsCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.deliveries
 	ch <- c.oldest
 	ch <- c.unclaimed
+	ch <- c.abandoned
 }
 
-// Collect implements prometheus.Collector.
+// Collect implements prometheus.Collector. The labels are the names of configured guards and
+// consumers.
 func (c *countsCollector) Collect(ch chan<- prometheus.Metric) {
 	s := running()
 	if s == nil {
 		return
 	}
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	gauge(c.abandoned, float64(s.Outbox().Abandoned()))
 	counts, ok := c.recent(s)
 	if !ok {
 		return
 	}
-	states, oldest := summary(counts)
-	for state, n := range states {
-		ch <- prometheus.MustNewConstMetric(c.deliveries, prometheus.GaugeValue, float64(n), string(state))
+	for _, q := range s.configuredQueues() {
+		states, oldest := summary(counts, q)
+		for state, n := range states {
+			gauge(c.deliveries, float64(n), q.Guard, q.Consumer, string(state))
+		}
+		gauge(c.oldest, oldest.Seconds(), q.Guard, q.Consumer)
 	}
-	ch <- prometheus.MustNewConstMetric(c.oldest, prometheus.GaugeValue, oldest.Seconds())
-	for queue, n := range s.unclaimed(counts) {
-		ch <- prometheus.MustNewConstMetric(c.unclaimed, prometheus.GaugeValue, float64(n), queue.Guard, queue.Consumer)
+	unclaimed := 0
+	for _, n := range s.unclaimed(counts) {
+		unclaimed += n
 	}
+	gauge(c.unclaimed, float64(unclaimed))
 }
 
 func (c *countsCollector) recent(s *Service) ([]outbox.Count, bool) {
@@ -109,7 +108,7 @@ func (c *countsCollector) recent(s *Service) ([]outbox.Count, bool) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	counts, err := s.outbox.Counts(ctx)
+	counts, err := s.Outbox().Counts(ctx)
 	if err != nil {
 		return nil, false
 	}
@@ -117,14 +116,17 @@ func (c *countsCollector) recent(s *Service) ([]outbox.Count, bool) {
 	return counts, true
 }
 
-// summary returns the number of deliveries in every state, and the age of the oldest one
-// that awaits delivery.
-func summary(counts []outbox.Count) (states map[outbox.State]int, oldest time.Duration) {
+// summary returns the number of a queue's deliveries in every state, and the age of the
+// oldest one that awaits delivery. Without a queue, it is about all.
+func summary(counts []outbox.Count, queues ...outbox.Queue) (states map[outbox.State]int, oldest time.Duration) {
 	states = make(map[outbox.State]int)
 	for _, state := range outbox.States() {
 		states[state] = 0
 	}
 	for _, c := range counts {
+		if len(queues) > 0 && !slices.Contains(queues, c.Queue) {
+			continue
+		}
 		states[c.State] += c.N
 		if !c.Oldest.IsZero() {
 			oldest = max(oldest, time.Since(c.Oldest))

@@ -5,8 +5,6 @@ package delivery
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -32,7 +30,7 @@ func inItsOwnProcess(t *testing.T) bool {
 		return false
 	}
 	dir := t.TempDir()
-	cmd := exec.Command(guardtest.Itself(), "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-timguard.long=", *longDeliveries))
+	cmd := exec.Command(guardtest.Itself(), "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-timguard.long=", *guardtest.Long))
 	cmd.Env = append(os.Environ(), alone+"=1", "HOME="+dir, "XDG_DATA_HOME="+dir, "XDG_CONFIG_HOME="+dir)
 	output, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(output), "--- PASS: "+t.Name()) {
@@ -47,9 +45,9 @@ func inItsOwnProcess(t *testing.T) bool {
 }
 
 // load loads the site into the Caddy of this process.
-func (s *deliverySite) load(tb testing.TB) {
+func load(tb testing.TB, s *guardtest.Site) {
 	tb.Helper()
-	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.caddyfile()), nil)
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(s.Caddyfile()), nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -77,28 +75,28 @@ func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 	if inItsOwnProcess(t) {
 		return
 	}
-	b := newUnsteady(t, accepts)
+	b := guardtest.NewBackend(t, guardtest.Accepts)
 	// Caddy keeps connections to the backend for two minutes, also those of the
 	// configurations before.
-	site := delivering(b) + " {\ntransport http {\nkeepalive 1s\n}\n}"
-	s := newDeliverySite(t, site)
-	s.admin, s.logs = "off", "ERROR"
-	s.load(t) // goroutines that only the first load starts are not leaks
+	site := guardtest.Guard("on after deliver", "backend {\nreverse_proxy "+b.Address()+" {\ntransport http {\nkeepalive 1s\n}\n}\n}")
+	s := guardtest.NewSite(t, site)
+	s.Admin, s.Logs = "off", "ERROR"
+	load(t, s) // goroutines that only the first load starts are not leaks
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the store is closed", func() bool { return len(openStores()) == 0 })
+	guardtest.Eventually(t, 10*time.Second, "the store is closed", func() bool { return len(openStores()) == 0 })
 	time.Sleep(100 * time.Millisecond)
 	before := runtime.NumGoroutine()
 
-	s.load(t)
-	p := newPoster(t, s.listen)
+	load(t, s)
+	p := guardtest.NewPoster(t, s.Listen)
 	l := newStoring(p, 8, 10, "reload")
-	reloads := inLongForm(100, 1000)
+	reloads := guardtest.InLongForm(100, 1000)
 	begun := time.Now()
 	for n := range reloads {
-		s.body = fmt.Sprintf("header X-Generation %d\n%s", n, site)
-		s.load(t)
+		s.Directives = fmt.Sprintf("header X-Generation %d\n%s", n, site)
+		load(t, s)
 		if stores := openStores(); len(stores) != 1 {
 			t.Fatalf("%d stores are open after %d reloads", len(stores), n+1)
 		}
@@ -109,13 +107,13 @@ func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 	if len(other) > 0 {
 		t.Errorf("%d callbacks were not answered OK; the first: %s", len(other), other[0])
 	}
-	b.wantAll(t, 30*time.Second, stored)
+	b.WantAll(t, 30*time.Second, stored)
 	for _, id := range stored {
-		if n := b.times(event(id)); n != 1 && !b.forwarded(event(id)) {
+		if n := b.Times(guardtest.Event(id)); n != 1 && !b.Forwarded(guardtest.Event(id)) {
 			t.Errorf("callback %s arrived %d times", id, n)
 		}
 	}
-	eventually(t, 10*time.Second, "one configuration uses the store", func() bool {
+	guardtest.Eventually(t, 10*time.Second, "one configuration uses the store", func() bool {
 		for _, uses := range openStores() {
 			return uses == 1
 		}
@@ -126,7 +124,7 @@ func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 	if err := caddy.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	p.client.CloseIdleConnections()
+	p.Client.CloseIdleConnections()
 	b.CloseClientConnections()
 	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if runtime.NumGoroutine() <= before && len(openStores()) == 0 {
@@ -141,45 +139,32 @@ func TestEndToEndDeliverySurvivesReloads(t *testing.T) {
 // deliveries of other guards.
 func TestEndToEndDeliveryIsNotDelayedByReloadsWhileAnAttemptHangs(t *testing.T) {
 	t.Parallel()
-	ill, well := newUnsteady(t, hangs), newUnsteady(t, accepts)
-	s := newDeliverySite(t, "handle /ill {\n"+guardtest.Guard("on after deliver", "name ill")+"\nreverse_proxy "+ill.address()+"\n}\n"+
-		"handle {\n"+guardtest.Guard("on after deliver", "name well")+"\nreverse_proxy "+well.address()+"\n}")
-	s.options = "workers 4"
-	s.start(t)
-	p := newPoster(t, s.listen)
+	ill, well := guardtest.NewBackend(t, guardtest.Hangs), guardtest.NewBackend(t, guardtest.Accepts)
+	s := guardtest.NewSite(t, "handle /ill {\n"+guardtest.Delivering(ill, "name ill")+"\n}\n"+
+		"handle {\n"+guardtest.Delivering(well, "name well")+"\n}")
+	s.Options = "workers 4"
+	s.Start(t)
+	p := guardtest.NewPoster(t, s.Listen)
 	for i := range 3 {
-		if _, answer, err := p.post("/ill", callback.RecallCommand, event(fmt.Sprint("ill", i))); err != nil || answer != guardtest.OKJSON {
+		if _, answer, err := p.Post("/ill", callback.RecallCommand, guardtest.Event(fmt.Sprint("ill", i))); err != nil || answer != guardtest.OKJSON {
 			t.Fatal(answer, err)
 		}
 	}
-	eventually(t, 10*time.Second, "attempts hang", func() bool { return ill.tries.Load() == 3 })
+	guardtest.Eventually(t, 10*time.Second, "attempts hang", func() bool { return ill.Tries.Load() == 3 })
 	slowest := time.Duration(0)
 	for n := range 10 {
-		s.options = fmt.Sprint("workers ", []int{8, 2, 1, 16, 3}[n%5])
-		s.reload(t)
-		p.client.CloseIdleConnections()   // Caddy closes them with the old configuration
+		s.Options = fmt.Sprint("workers ", []int{8, 2, 1, 16, 3}[n%5])
+		s.Reload(t)
+		p.Client.CloseIdleConnections()   // Caddy closes them with the old configuration
 		time.Sleep(20 * time.Millisecond) // whose server may accept one more, and drop it
 		id := fmt.Sprint("well", n)
 		start := time.Now()
-		p.wantOK(t, id)
-		well.one(t, event(id))
+		p.WantOK(t, id)
+		well.One(t, guardtest.Event(id))
 		slowest = max(slowest, time.Since(start))
 	}
 	t.Logf("the slowest of ten took %s", slowest.Round(time.Millisecond))
 	if slowest > time.Second {
 		t.Errorf("a delivery took %s after a reload, want at most 1s", slowest)
-	}
-}
-
-// reload loads the current site into the running Caddy.
-func (s *deliverySite) reload(t *testing.T) {
-	t.Helper()
-	resp, err := http.Post("http://"+s.admin+"/load", "text/caddyfile", strings.NewReader(s.caddyfile()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
-		t.Fatalf("reload: %s %s", resp.Status, text)
 	}
 }

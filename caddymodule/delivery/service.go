@@ -2,9 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package delivery provides the app tim_delivery, which stores callbacks for tim_callback
-// handlers, and delivers them by replaying them through their site until the backend
-// accepts them. It also provides an admin API, the handler tim_console and the command
-// deliveries.
+// handlers, and delivers them by the handlers of their backend or consumer until it accepts
+// them. It also provides an admin API.
 package delivery
 
 import (
@@ -14,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule"
+	"github.com/timguard/timguard/caddymodule/internal/metric"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -33,16 +35,17 @@ func init() {
 	caddy.RegisterModule(Service{})
 }
 
-// Service is the app that stores callbacks and delivers them to the backend until it
-// accepts them. It implements `deliver`, `fallback deliver` and `copy` of tim_callback
-// handlers, and works without configuration.
+// Service is the app that stores callbacks and delivers them to the backend or consumer
+// until it accepts them. It implements `deliver`, `fallback deliver` and `copy` of
+// tim_callback handlers, and works without configuration.
 //
 // Callbacks that are answered OK by `deliver` or `fallback deliver` are stored durably.
 // Delivery is attempted at least once, until the backend accepts the callback or the
-// attempts are exhausted; then it stays listed as dead. The backend accepts a callback by
-// a 2xx response that does not say `"ActionStatus":"FAIL"`. Only a response to a request
-// that the guard which stored the callback has passed on counts. The order of deliveries
-// is unspecified.
+// attempts are exhausted; then it stays listed as dead. Which answers accept a callback is
+// an option of each backend and consumer. The order of deliveries is unspecified.
+//
+// A stored callback belongs to the name of its guard and consumer. Whichever guard has the
+// name delivers it, whatever its rules are.
 //
 // Stored bodies contain what users wrote. They are kept for `keep` after delivery, or for
 // `keep_dead` if they could not be delivered.
@@ -59,16 +62,8 @@ type Service struct {
 	// tim_callback/deliveries.db in Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=tim_delivery.stores inline_key=module"`
 
-	// The maximum number of concurrent attempts of each guard, and of each consumer of
-	// a guard. Default: 16.
-	Workers int `json:"workers,omitempty"`
-
-	// The timeout of an attempt. Default: `30s`.
-	Timeout caddy.Duration `json:"timeout,omitempty"`
-
-	// The maximum number of attempts. The delay between attempts doubles from 1 second
-	// to 1 hour, with some random deviation. Default: 20.
-	MaxAttempts int `json:"max_attempts,omitempty"`
+	// The defaults of the queues, which can have their own.
+	caddymodule.Attempts
 
 	// How long delivered callbacks are kept. During this time, callbacks with the same
 	// content are duplicates. Default: `24h`.
@@ -83,15 +78,19 @@ type Service struct {
 	ctx     caddy.Context
 	events  *caddyevents.App
 	queue   *eventQueue
-	grace   func() time.Duration
 	logger  *zap.Logger
 	failing *atomic.Bool // storing the last callback has failed
+	queues  *queueLog
 
-	started chan struct{} // closed when outbox is set
-	outbox  *outbox.Outbox
-	stopped chan struct{} // closed by Stop
-	working chan struct{} // closed when work has returned
+	open *opening
+}
+
+// opening is the state of an app that has been started.
+type opening struct {
+	mu      sync.Mutex
+	outbox  *outbox.Outbox // nil until it is needed
 	workers *outbox.Workers
+	stopped bool
 }
 
 // Store is the interface of guest modules in the namespace tim_delivery.stores, which
@@ -102,18 +101,20 @@ type Store interface {
 	// be logged.
 	Key() string
 
+	// Exists reports whether the database may contain callbacks, without opening it.
+	Exists() bool
+
 	// Open opens the database. A remote one need not be reachable.
 	Open(logger *slog.Logger) (outbox.Store, error)
 }
 
 const (
-	defaultStore       = "sqlite"
-	defaultWorkers     = 16
-	defaultTimeout     = 30 * time.Second
-	defaultMaxAttempts = 20
-	defaultKeep        = 24 * time.Hour
-	defaultKeepDead    = 30 * 24 * time.Hour
+	defaultStore    = "sqlite"
+	defaultKeep     = 24 * time.Hour
+	defaultKeepDead = 30 * 24 * time.Hour
 )
+
+var defaultAttempts = caddymodule.Attempts{Workers: 16, Timeout: caddy.Duration(30 * time.Second), MaxAttempts: 20}
 
 // CaddyModule returns the Caddy module information.
 func (Service) CaddyModule() caddy.ModuleInfo {
@@ -126,10 +127,8 @@ func (Service) CaddyModule() caddy.ModuleInfo {
 // Provision sets up the app. It does not open the store.
 func (s *Service) Provision(ctx caddy.Context) error {
 	s.ctx, s.logger = ctx, ctx.Logger()
-	s.failing, s.queue = new(atomic.Bool), new(eventQueue)
+	s.failing, s.queue, s.queues, s.open = new(atomic.Bool), new(eventQueue), newQueueLog(s.logger), new(opening)
 	s.guards = make(map[string][]*caddymodule.Guard)
-	s.started, s.stopped, s.working = make(chan struct{}), make(chan struct{}), make(chan struct{})
-	s.grace = func() time.Duration { return gracePeriod(ctx, time.Duration(s.Timeout)) }
 	s.setDefaults()
 	if err := s.provisionStore(); err != nil {
 		return err
@@ -139,13 +138,14 @@ func (s *Service) Provision(ctx caddy.Context) error {
 		return err
 	}
 	s.events = app.(*caddyevents.App)
-	return registerMetrics(ctx.GetMetricsRegistry())
+	if err := s.events.On("started", s); err != nil {
+		return err
+	}
+	return metric.Register(ctx.GetMetricsRegistry(), attemptsTotal, storeSeconds, stored)
 }
 
 func (s *Service) setDefaults() {
-	s.Workers = cmp.Or(s.Workers, defaultWorkers)
-	s.MaxAttempts = cmp.Or(s.MaxAttempts, defaultMaxAttempts)
-	s.Timeout = cmp.Or(s.Timeout, caddy.Duration(defaultTimeout))
+	s.Attempts = s.Or(defaultAttempts)
 	s.Keep = cmp.Or(s.Keep, caddy.Duration(defaultKeep))
 	s.KeepDead = cmp.Or(s.KeepDead, caddy.Duration(defaultKeepDead))
 	if s.StoreRaw == nil {
@@ -182,28 +182,24 @@ func storeNames() []string {
 
 // Validate rejects invalid settings.
 func (s *Service) Validate() error {
-	switch {
-	case s.Workers < 0 || s.Workers > 1000:
-		return errors.New("workers: want a number from 1 to 1000")
-	case s.MaxAttempts < 0 || s.MaxAttempts > 1000:
-		return errors.New("max_attempts: want a number from 1 to 1000")
-	case s.Timeout < 0 || s.Keep < 0 || s.KeepDead < 0:
-		return errors.New("timeout, keep and keep_dead must be positive")
+	if s.Keep < 0 || s.KeepDead < 0 {
+		return errors.New("keep and keep_dead must be positive")
 	}
-	return nil
+	return s.Check()
 }
 
-// Register implements [caddymodule.Deliveries]. Names of guards must be unique, because
-// stored callbacks refer to them. Only a directive in a site with several listeners is
-// provisioned as several guards with the same name.
+// Register implements [caddymodule.Deliveries]. Names of guards that store callbacks must be
+// unique, because stored callbacks refer to them. Only a directive in a site with several
+// listeners is provisioned as several guards with the same name.
 func (s *Service) Register(g *caddymodule.Guard) error {
 	for _, other := range s.guards[g.Name] {
-		if other.Server == g.Server || other.ConfigHash != g.ConfigHash {
+		same := other.Server != g.Server && other.ConfigHash == g.ConfigHash
+		if (g.Stores || other.Stores) && !same {
 			return fmt.Errorf("two tim_callback that store callbacks are named %q: give each a unique name, and do not change it later", g.Name)
 		}
 	}
-	for _, queue := range queuesOf(g) {
-		if err := queue.Check(); err != nil {
+	for consumer := range g.Routes {
+		if err := (outbox.Queue{Guard: g.Name, Consumer: consumer}).Check(); err != nil {
 			return err
 		}
 	}
@@ -214,28 +210,59 @@ func (s *Service) Register(g *caddymodule.Guard) error {
 // StoreName implements [caddymodule.Deliveries].
 func (s *Service) StoreName() string { return s.name }
 
-// queuesOf returns the queues of a guard: its own, and one for each consumer.
-func queuesOf(g *caddymodule.Guard) []outbox.Queue {
-	queues := []outbox.Queue{{Guard: g.Name}}
-	for _, consumer := range g.Consumers {
-		queues = append(queues, outbox.Queue{Guard: g.Name, Consumer: consumer})
-	}
-	return queues
-}
-
-// guard returns the guard with the name, preferably that of the server with the name. It
-// returns nil if there is none.
-func (s *Service) guard(name, server string) *caddymodule.Guard {
-	guards := s.guards[name]
-	for _, g := range guards {
-		if g.Server.Name() == server {
-			return g
-		}
-	}
-	if len(guards) == 0 {
+// guardOf returns a guard that has the queue, or nil. If there are several, they are equal:
+// different guards may have the same name if they store nothing, but then nobody can say
+// whose the callbacks are that are stored under it.
+func (s *Service) guardOf(q outbox.Queue) *caddymodule.Guard {
+	guards := s.guards[q.Guard]
+	if len(guards) == 0 || s.isAmbiguous(q.Guard) || guards[0].Routes[q.Consumer] == nil {
 		return nil
 	}
 	return guards[0]
+}
+
+// isAmbiguous reports whether different guards have the name.
+func (s *Service) isAmbiguous(name string) bool {
+	guards := s.guards[name]
+	return slices.ContainsFunc(guards, func(g *caddymodule.Guard) bool { return g.ConfigHash != guards[0].ConfigHash })
+}
+
+// configuredQueues returns the queues of all guards, in order.
+func (s *Service) configuredQueues() []outbox.Queue {
+	var queues []outbox.Queue
+	for name, guards := range s.guards {
+		if s.isAmbiguous(name) {
+			continue
+		}
+		for _, consumer := range slices.Sorted(maps.Keys(guards[0].Routes)) {
+			queues = append(queues, outbox.Queue{Guard: name, Consumer: consumer})
+		}
+	}
+	slices.SortStableFunc(queues, func(a, b outbox.Queue) int { return strings.Compare(a.Guard, b.Guard) })
+	return queues
+}
+
+// attemptsOf returns the options of the attempts of a queue.
+func (s *Service) attemptsOf(q outbox.Queue) caddymodule.Attempts {
+	g := s.guardOf(q)
+	if g == nil {
+		return s.Attempts
+	}
+	return g.Routes[q.Consumer].Or(s.Attempts)
+}
+
+func (s *Service) maxAttempts(q outbox.Queue) int { return s.attemptsOf(q).MaxAttempts }
+
+// stores reports whether any guard stores callbacks.
+func (s *Service) stores() bool {
+	for _, guards := range s.guards {
+		for _, g := range guards {
+			if g.Stores {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // outboxes is a pool of the open stores, so that they stay open when a configuration is
@@ -248,106 +275,44 @@ type openOutbox struct{ *outbox.Outbox }
 // Destruct implements [caddy.Destructor]. It closes the store when no configuration uses
 // it any longer.
 func (o openOutbox) Destruct() error {
+	warnOfLeft(o.Outbox)
 	o.Close()
 	return nil
+}
+
+// warnOfLeft warns of deliveries that stay behind in a store that the new configuration
+// does not use.
+func warnOfLeft(o *outbox.Outbox) {
+	if caddy.Exiting() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	counts, err := o.Counts(ctx)
+	if err != nil {
+		return // errors of the store are logged elsewhere
+	}
+	waiting := 0
+	for _, c := range counts {
+		if isWaiting(c.State) {
+			waiting += c.N
+		}
+	}
+	if waiting > 0 {
+		caddy.Log().Named("tim_delivery").Warn("deliveries are left in a store that is no longer configured; configure it again to deliver them",
+			zap.Int("deliveries", waiting))
+	}
 }
 
 func (s *Service) key() string { return s.name + "\n" + s.store.Key() }
 
 // acquire returns the open store, and increments its reference count.
-func (s *Service) acquire() (*outbox.Outbox, error) {
-	open, _, err := outboxes.LoadOrNew(s.key(), func() (caddy.Destructor, error) {
+func (s *Service) acquire() *outbox.Outbox {
+	open, _, _ := outboxes.LoadOrNew(s.key(), func() (caddy.Destructor, error) { // without an error
 		logger := slog.New(currentLog{})
-		store, err := s.store.Open(logger)
-		if err != nil {
-			return nil, err
-		}
-		o, err := outbox.Open(context.Background(), store, logger)
-		return openOutbox{o}, err
+		return openOutbox{outbox.Open(func() (outbox.Store, error) { return s.store.Open(logger) }, logger)}, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return open.(openOutbox).Outbox, nil
-}
-
-// running returns the app of the running configuration, or nil if it has none. A
-// configuration that is still being loaded is not running yet, because it may fail.
-func running() *Service {
-	app, err := caddy.ActiveContext().AppIfConfigured("tim_delivery")
-	if err != nil {
-		return nil
-	}
-	s, _ := app.(*Service)
-	return s
-}
-
-// Start opens the store. Deliveries begin when the whole configuration is running.
-func (s *Service) Start() (err error) {
-	if s.outbox, err = s.acquire(); err != nil {
-		return fmt.Errorf("opening the store: %w", err)
-	}
-	close(s.started)
-	go s.work()
-	return nil
-}
-
-// work starts delivering when the configuration is running. It waits for that because the
-// HTTP app, which deliveries need, may start after this app, or fail to start.
-func (s *Service) work() {
-	defer close(s.working)
-	for running() != s {
-		select {
-		case <-s.stopped:
-			return
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-	deliver := make(map[outbox.Queue]outbox.DeliverFunc)
-	for _, guards := range s.guards {
-		for _, queue := range queuesOf(guards[0]) {
-			deliver[queue] = s.deliver
-		}
-	}
-	var err error
-	s.workers, err = s.outbox.Work(outbox.WorkConfig{
-		Deliver: deliver, Each: s.Workers, Timeout: time.Duration(s.Timeout),
-		Keep: time.Duration(s.Keep), KeepDead: time.Duration(s.KeepDead), Dead: s.emitDead,
-	})
-	if err != nil {
-		s.logger.Error("starting deliveries failed", zap.Error(err))
-	}
-	s.warnOfUnclaimed()
-}
-
-// Stop begins no more deliveries. If Caddy is exiting, it waits for running ones, up to
-// the grace period of the HTTP app; otherwise, they are finished in the background.
-func (s *Service) Stop() error {
-	close(s.stopped)
-	<-s.working
-	if s.workers == nil {
-		return nil
-	}
-	if caddy.Exiting() {
-		s.finish(s.grace())
-		return nil
-	}
-	if _, err := s.acquire(); err != nil { // for the deliveries that continue after Cleanup
-		return err
-	}
-	go func() {
-		s.finish(time.Duration(s.Timeout))
-		s.release()
-	}()
-	return nil
-}
-
-func (s *Service) finish(within time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), within)
-	defer cancel()
-	if err := s.workers.Stop(ctx); err != nil {
-		caddy.Log().Named("tim_delivery").Info("running deliveries were canceled and will be repeated", zap.Error(err))
-	}
+	return open.(openOutbox).Outbox
 }
 
 func (s *Service) release() {
@@ -356,55 +321,153 @@ func (s *Service) release() {
 	}
 }
 
-// Cleanup closes the store, unless another configuration uses it. Caddy calls it after all
-// servers have stopped, so callbacks can be stored until then.
-func (s *Service) Cleanup() error {
-	if s.outbox != nil {
-		s.release()
+// Outbox returns the open store. The HTTP app may need it before this app is started.
+func (s *Service) Outbox() *outbox.Outbox {
+	s.open.mu.Lock()
+	defer s.open.mu.Unlock()
+	if s.open.outbox == nil {
+		s.open.outbox = s.acquire()
+	}
+	return s.open.outbox
+}
+
+// Retry makes a delivery due immediately, with all its attempts again.
+func (s *Service) Retry(ctx context.Context, id int64) (outbox.Delivery, error) {
+	return s.Outbox().Retry(ctx, id, s.maxAttempts)
+}
+
+// isOpen reports whether the app uses its store.
+func (s *Service) isOpen() bool {
+	s.open.mu.Lock()
+	defer s.open.mu.Unlock()
+	return s.open.outbox != nil
+}
+
+// running returns the app of the running configuration, or nil if it has none that uses a
+// store. A configuration that is still being loaded is not running yet, because it may
+// fail.
+func running() *Service {
+	app, err := caddy.ActiveContext().AppIfConfigured("tim_delivery")
+	if err != nil {
+		return nil
+	}
+	if s, ok := app.(*Service); ok && s.isOpen() {
+		return s
 	}
 	return nil
 }
 
-// gracePeriod returns how long to wait for deliveries when Caddy exits: the grace period
-// of the HTTP app or, if that is not limited, the timeout of an attempt.
-func gracePeriod(ctx caddy.Context, attempt time.Duration) time.Duration {
-	app, err := ctx.AppIfConfigured("http")
+// Start opens the store if callbacks are or were stored. A store that cannot be opened does
+// not stop the server: callbacks are forwarded until it can.
+func (s *Service) Start() error {
+	if s.stores() || s.store.Exists() {
+		s.Outbox()
+	}
+	return nil
+}
+
+// Handle implements [caddyevents.Handler]. It starts delivering when the whole
+// configuration is running, because deliveries need other apps.
+func (s *Service) Handle(context.Context, caddy.Event) error {
+	s.open.mu.Lock()
+	defer s.open.mu.Unlock()
+	if s.open.outbox == nil || s.open.workers != nil || s.open.stopped {
+		return nil
+	}
+	queues := make(map[outbox.Queue]outbox.QueueConfig)
+	for _, q := range s.configuredQueues() {
+		a := s.attemptsOf(q)
+		queues[q] = outbox.QueueConfig{
+			Deliver: s.deliver, Ended: s.ended, Workers: a.Workers, Timeout: time.Duration(a.Timeout), Rate: s.guardOf(q).Routes[q.Consumer].Rate,
+		}
+	}
+	var err error
+	s.open.workers, err = s.open.outbox.Work(outbox.WorkConfig{
+		Queues: queues, Keep: time.Duration(s.Keep), KeepDead: time.Duration(s.KeepDead), Dead: s.emitDead,
+	})
+	if err != nil {
+		s.logger.Error("starting deliveries failed", zap.Error(err))
+		return nil
+	}
+	go s.warnOfUnclaimed()
+	return nil
+}
+
+// Stop begins no more deliveries. If Caddy is exiting, it waits for running ones, up to
+// the grace period of the HTTP app; otherwise, they are finished in the background.
+func (s *Service) Stop() error {
+	s.open.mu.Lock()
+	workers := s.open.workers
+	s.open.workers, s.open.stopped = nil, true
+	s.open.mu.Unlock()
+	switch {
+	case workers == nil:
+	case caddy.Exiting():
+		var all sync.WaitGroup
+		finishing.Store(workers, true)
+		for w := range finishing.Range {
+			all.Go(func() { finish(w.(*outbox.Workers), s.grace()) })
+		}
+		all.Wait()
+	default:
+		s.acquire() // for the deliveries that continue after Cleanup
+		finishing.Store(workers, true)
+		go func() {
+			finish(workers, s.longestTimeout())
+			finishing.Delete(workers)
+			s.release()
+		}()
+	}
+	return nil
+}
+
+// finishing are the workers of this and former configurations whose deliveries continue.
+var finishing sync.Map
+
+func finish(workers *outbox.Workers, within time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	if err := workers.Stop(ctx); err != nil {
+		caddy.Log().Named("tim_delivery").Info("running deliveries were canceled and will be repeated", zap.Error(err))
+	}
+}
+
+// grace returns how long to wait for deliveries when Caddy exits: the grace period of the
+// HTTP app or, if that is not limited, the timeout of an attempt.
+func (s *Service) grace() time.Duration {
+	app, err := s.ctx.AppIfConfigured("http")
 	if http, ok := app.(*caddyhttp.App); err == nil && ok && http.GracePeriod > 0 {
 		return time.Duration(http.GracePeriod)
 	}
-	return attempt
+	return s.longestTimeout()
 }
 
-// unclaimed returns the number of waiting deliveries in each queue that is not configured,
-// because its guard or consumer was renamed or removed.
-func (s *Service) unclaimed(counts []outbox.Count) map[outbox.Queue]int {
-	unclaimed := make(map[outbox.Queue]int)
-	for _, c := range counts {
-		waits := slices.Contains([]outbox.State{outbox.Pending, outbox.Retrying, outbox.Running}, c.State)
-		if waits && !s.claims(c.Queue) {
-			unclaimed[c.Queue] += c.N
+func (s *Service) longestTimeout() time.Duration {
+	longest := s.Timeout
+	for _, guards := range s.guards {
+		for _, g := range guards {
+			for _, route := range g.Routes {
+				longest = max(longest, route.Timeout)
+			}
 		}
 	}
-	return unclaimed
+	return time.Duration(longest)
 }
 
-func (s *Service) claims(queue outbox.Queue) bool {
-	return slices.ContainsFunc(s.guards[queue.Guard], func(g *caddymodule.Guard) bool {
-		return slices.Contains(queuesOf(g), queue)
-	})
-}
-
-func (s *Service) warnOfUnclaimed() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	counts, err := s.outbox.Counts(ctx)
-	if err != nil {
-		return // errors of the store are logged elsewhere
+// Cleanup closes the store, unless another configuration uses it. Caddy calls it after all
+// servers have stopped, so callbacks can be stored until then. It also stops the deliveries
+// of a configuration that has failed to start after it was said to be running.
+func (s *Service) Cleanup() error {
+	if s.open == nil { // Provision has failed
+		return nil
 	}
-	for queue, n := range s.unclaimed(counts) {
-		s.logger.Warn("deliveries await a guard or consumer that is not configured; restore it, or discard them",
-			zap.String("guard", queue.Guard), zap.String("consumer", queue.Consumer), zap.Int("deliveries", n))
+	if err := s.Stop(); err != nil {
+		return err
 	}
+	if s.isOpen() {
+		s.release()
+	}
+	return nil
 }
 
 // Interface guards
@@ -413,5 +476,6 @@ var (
 	_ caddy.Provisioner      = (*Service)(nil)
 	_ caddy.Validator        = (*Service)(nil)
 	_ caddy.CleanerUpper     = (*Service)(nil)
+	_ caddyevents.Handler    = (*Service)(nil)
 	_ caddymodule.Deliveries = (*Service)(nil)
 )

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -21,16 +22,10 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// Store implements [caddymodule.Deliveries]. It waits until the store is open, because
-// the HTTP app may start earlier.
+// Store implements [caddymodule.Deliveries].
 func (s *Service) Store(ctx context.Context, c *caddymodule.StoredCallback) error {
-	select {
-	case <-s.started:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	start := time.Now()
-	_, err := s.outbox.Put(ctx, s.MaxAttempts, rowsOf(c)...)
+	_, err := s.Outbox().Put(ctx, s.rowsOf(c)...)
 	storeSeconds.Observe(time.Since(start).Seconds())
 	s.noteStored(err)
 	return err
@@ -38,7 +33,7 @@ func (s *Service) Store(ctx context.Context, c *caddymodule.StoredCallback) erro
 
 // rowsOf returns the rows to store: one for the guard's own backend, if requested, and one
 // for each consumer.
-func rowsOf(c *caddymodule.StoredCallback) []*outbox.Callback {
+func (s *Service) rowsOf(c *caddymodule.StoredCallback) []*outbox.Callback {
 	consumers := c.Consumers
 	if c.Own {
 		consumers = append([]string{""}, consumers...)
@@ -48,40 +43,43 @@ func rowsOf(c *caddymodule.StoredCallback) []*outbox.Callback {
 	for _, consumer := range consumers {
 		copied := row
 		copied.Consumer = consumer
-		copied.Key = contentKey(c, row.Host, pathOf(row.URI), consumer)
+		copied.Key = contentKey(c, row.Host, row.URI, consumer)
+		copied.MaxAttempts = s.maxAttempts(outbox.Queue{Guard: row.Guard, Consumer: consumer})
 		rows = append(rows, &copied)
 	}
 	return rows
 }
 
-// rowOf returns the row for a callback, with everything that is needed to replay the
-// request, except credentials.
+// rowOf returns the row for a callback, with everything that is needed to send the
+// request again, except credentials.
 func rowOf(c *caddymodule.StoredCallback) outbox.Callback {
 	r := c.Request
-	original := *r
-	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
-		original = o
-	}
-	target := *original.URL
-	target.RawQuery = escaped(caddymodule.WithoutAuth(target.RawQuery))
-	header := storable(c.Header)
-	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	row := outbox.Callback{
 		Command: callback.Printable(c.Event.Command), SdkAppID: c.SdkAppID, GroupID: callback.Printable(c.Event.GroupID), MsgSeqs: c.Event.MsgSeqs,
-		Guard: c.Guard, Signed: c.Signed, Received: c.Received.UTC(),
-		Method: r.Method, Host: r.Host, URI: target.RequestURI(), Proto: r.Proto, TLS: r.TLS != nil,
-		RemoteAddr: r.RemoteAddr, Header: header, Body: string(c.Body),
+		Conversation: callback.Printable(c.Event.Conversation), EventID: c.EventID,
+		Guard: c.Guard.Name, Signed: c.Signed, Received: c.Received.UTC(),
+		Method: r.Method, Host: r.Host, URI: uriOf(r.URL), Proto: r.Proto, TLS: r.TLS != nil,
+		RemoteAddr: r.RemoteAddr, Header: storable(r.Header), Body: string(c.Body),
 	}
-	if server != nil {
-		row.Server = server.Name()
+	row.ClientIP, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	row.Trusted, _ = caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && uriOf(original.URL) != row.URI {
+		row.URI, row.Target = uriOf(original.URL), row.URI
 	}
 	return row
+}
+
+// uriOf returns the target of a request, without Sign and RequestTime.
+func uriOf(u *url.URL) string {
+	target := *u
+	target.RawQuery = escaped(callback.WithoutAuth(target.RawQuery))
+	return target.RequestURI()
 }
 
 // unstored are the headers that are not stored, because they are secrets, belong to the
 // connection, or are set by each delivery.
 var unstored = []string{
-	"Authorization", "Cookie", "Proxy-Authorization", "Tim-Delivery-Attempt", "Tim-Delivery-Consumer",
+	"Authorization", "Cookie", "Proxy-Authorization",
 	"Connection", "Content-Length", "Expect", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
 }
 
@@ -115,18 +113,17 @@ func escaped(raw string) string {
 	return b.String()
 }
 
-func pathOf(uri string) string {
-	path, _, _ := strings.Cut(uri, "?")
-	return path
-}
-
-// contentKey returns the key for deduplication, which includes the event, the host, the
-// path and the consumer. It is empty if nothing in the payload distinguishes the event from
-// a later one.
-func contentKey(c *caddymodule.StoredCallback, host, path, consumer string) string {
+// contentKey returns the key for deduplication, which includes the event, the guard, the
+// host, the path and the consumer. It is empty if nothing in the payload distinguishes the
+// event from a later one.
+func contentKey(c *caddymodule.StoredCallback, host, uri, consumer string) string {
 	if c.RandomID {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(strings.Join([]string{c.EventID, strings.ToLower(host), path, consumer}, "\n")))
+	path, _, _ := strings.Cut(uri, "?")
+	if u, err := url.ParseRequestURI(path); err == nil {
+		path = caddyhttp.CleanPath(u.Path, true)
+	}
+	sum := sha256.Sum256([]byte(strings.Join([]string{c.EventID, c.Guard.Name, strings.ToLower(host), path, consumer}, "\n")))
 	return hex.EncodeToString(sum[:])
 }

@@ -5,6 +5,7 @@ package delivery
 
 import (
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -14,55 +15,163 @@ import (
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
-// Callbacks of a renamed guard are kept, and reported in the log, in status, and by a
-// gauge. They are delivered by a guard with the old name.
-func TestEndToEndDeliveryOfARenamedGuardIsReported(t *testing.T) {
+// Callbacks whose guard, backend or consumer is no longer configured when Caddy starts are
+// kept, and reported in the log, in status and by a gauge. They are delivered when it is
+// configured again.
+func TestEndToEndDeliveryReportsWhatNobodyClaims(t *testing.T) {
 	t.Parallel()
-	b := newUnsteady(t, answers(http.StatusServiceUnavailable, ""))
-	s := newDeliverySite(t, delivering(b, "name old"))
-	p := s.start(t)
-	newPoster(t, s.listen).wantOK(t, "renamed")
-	s.wantError(t, "the status 503")
-	p.terminate(t)
-	b.will(accepts)
+	for name, tt := range map[string]struct {
+		change    func(site string, b *guardtest.Backend) string
+		unclaimed []guardtest.Unclaimed // of two
+	}{
+		"another name": {
+			func(site string, _ *guardtest.Backend) string {
+				return strings.Replace(site, "name old", "name new", 1)
+			},
+			[]guardtest.Unclaimed{{Guard: "old", Deliveries: 1}, {Guard: "old", Consumer: "archive", Deliveries: 1}},
+		},
+		"no backend block": {
+			func(site string, b *guardtest.Backend) string {
+				return strings.NewReplacer("backend "+b.Address(), "", "deliver", "forward").Replace(site) + "\nreverse_proxy " + b.Address()
+			},
+			[]guardtest.Unclaimed{{Guard: "old", Deliveries: 1}},
+		},
+		"no consumer block": {
+			func(site string, b *guardtest.Backend) string {
+				return strings.NewReplacer("consumer archive "+b.Address(), "", "copy archive", "").Replace(site)
+			},
+			[]guardtest.Unclaimed{{Guard: "old", Consumer: "archive", Deliveries: 1}},
+		},
+		"no guard": {
+			func(_ string, b *guardtest.Backend) string { return "reverse_proxy " + b.Address() },
+			[]guardtest.Unclaimed{{Guard: "old", Deliveries: 1}, {Guard: "old", Consumer: "archive", Deliveries: 1}},
+		},
+		"a guard without any block": {
+			func(_ string, b *guardtest.Backend) string {
+				return guardtest.Guard("name old") + "\nreverse_proxy " + b.Address()
+			},
+			[]guardtest.Unclaimed{{Guard: "old", Deliveries: 1}, {Guard: "old", Consumer: "archive", Deliveries: 1}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := guardtest.NewBackend(t, guardtest.Answers(http.StatusServiceUnavailable, ""))
+			site := guardtest.Guard("name old", "on after deliver {\ncopy archive\n}", "backend "+b.Address(), "consumer archive "+b.Address())
+			s := guardtest.NewSite(t, site)
+			s.Options = "max_attempts 100"
+			p := s.Start(t)
+			guardtest.NewPoster(t, s.Listen).WantOK(t, "unclaimed")
+			s.WantState(t, outbox.Retrying, 2)
+			p.Terminate(t)
+			b.Will(guardtest.Accepts)
 
-	s.body = delivering(b, "name new")
-	p = s.start(t)
-	eventually(t, 10*time.Second, "a warning", func() bool { return strings.Contains(p.log.String(), `"guard":"old"`) })
-	if got, want := s.status(t).Unclaimed, []unclaimed{{"old", "", 1}}; !slices.Equal(got, want) {
-		t.Errorf("status says %v, want %v", got, want)
-	}
-	if n := s.metric(t, `caddy_tim_callback_unclaimed_deliveries{consumer="",guard="old"}`); n != 1 {
-		t.Errorf("the gauge is %v, want 1", n)
-	}
-	if text := s.cli(t, false, "status"); !strings.Contains(text, "1 await guard old, which is not configured") {
-		t.Errorf("deliveries status prints\n%s", text)
-	}
-	if b.times(event("renamed")) != 0 {
-		t.Error("it was delivered through another guard")
-	}
-	p.terminate(t)
+			s.Directives = tt.change(site, b)
+			p = s.Start(t)
+			wantUnclaimed(t, p, len(tt.unclaimed))
+			for _, u := range tt.unclaimed {
+				what := "backend"
+				if u.Consumer != "" {
+					what = "consumer"
+				}
+				p.WantLog(t, "deliveries await a guard of this name with this "+what+"; configure it again, or discard them",
+					map[string]any{"level": "warn", "logger": "tim_delivery", "guard": u.Guard, "consumer": u.Consumer, "deliveries": float64(u.Deliveries)})
+			}
+			if got := s.Status(t).Unclaimed; !slices.Equal(got, tt.unclaimed) {
+				t.Errorf("status says %v, want %v", got, tt.unclaimed)
+			}
+			text := s.CLI(t, false, "status")
+			for _, u := range tt.unclaimed {
+				if want := "1 await guard old" + strings.Repeat(" and consumer "+u.Consumer, min(1, len(u.Consumer))); !strings.Contains(text, want) {
+					t.Errorf("deliveries status prints\n%s, without %s", text, want)
+				}
+			}
+			claimed := 2 - len(tt.unclaimed)
+			s.WantState(t, outbox.Delivered, claimed)
+			time.Sleep(500 * time.Millisecond) // for what must not come
+			if n := b.Total(); n != claimed {
+				t.Errorf("%d arrived without anybody who claims them, want %d", n, claimed)
+			}
+			p.Terminate(t)
 
-	s.body = delivering(b, "name old")
-	s.start(t)
-	b.one(t, event("renamed"))
-	s.wantState(t, outbox.Delivered, 1)
+			s.Directives = site
+			s.Start(t)
+			s.WantState(t, outbox.Delivered, 2)
+		})
+	}
 }
 
-// A directive in a site with several listeners is one guard.
-func TestEndToEndDeliveryOfASiteWithSeveralListeners(t *testing.T) {
+// If the store cannot be opened when Caddy starts, what nobody claims is reported as soon as
+// it can.
+func TestEndToEndDeliveryReportsWhatNobodyClaimsWhenTheStoreIsOpen(t *testing.T) {
 	t.Parallel()
-	b := newUnsteady(t, accepts)
-	s := newDeliverySite(t, delivering(b))
-	first, second := s.listen, guardtest.FreePort(t)
-	s.listen = first + ", http://" + second
-	s.start(t)
-	newPoster(t, first).wantOK(t, "first")
-	newPoster(t, second).wantOK(t, "second")
-	for _, id := range []string{"first", "second"} {
-		if err := b.one(t, event(id)).isDelivery("/callback", guardtest.Token); err != nil {
-			t.Error(err)
-		}
+	for name, fault := range map[string]storeFault{"postgres gone": postgresGone(), "postgres hangs": postgresHangs()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := guardtest.NewBackend(t, guardtest.Answers(http.StatusServiceUnavailable, ""))
+			s := guardtest.NewSite(t, guardtest.Delivering(b, "name old"))
+			fault.prepare(t, s)
+			p := s.Start(t)
+			guardtest.NewPoster(t, s.Listen).WantOK(t, "unclaimed")
+			s.WantState(t, outbox.Retrying, 1)
+			p.Terminate(t)
+			fault.begin(t, s)
+			s.Directives = guardtest.Delivering(b, "name new")
+			p = s.Start(t)
+			p.WantLog(t, "opening the store failed; callbacks cannot be stored until it succeeds; retrying", nil)
+			fault.end(t, s)
+			p.WantLog(t, "the store is open now", nil)
+			wantUnclaimed(t, p, 1)
+		})
 	}
-	s.wantState(t, outbox.Delivered, 2)
+}
+
+// What is left in a store that a reload replaces is said, and delivered when the store is
+// configured again.
+func TestEndToEndDeliveryReportsWhatIsLeftInAnotherStore(t *testing.T) {
+	t.Parallel()
+	other := func(t *testing.T) string { t.Helper(); return "store sqlite " + filepath.Join(t.TempDir(), "other.db") }
+	for name, tt := range map[string]struct {
+		before func(testing.TB) string
+		change func(t *testing.T, s *guardtest.Site)
+	}{
+		"another file":     {func(testing.TB) string { return "" }, func(t *testing.T, s *guardtest.Site) { t.Helper(); s.Options = other(t) }},
+		"to postgres":      {func(testing.TB) string { return "" }, func(t *testing.T, s *guardtest.Site) { t.Helper(); s.Options = storeInPostgres(t) }},
+		"from postgres":    {storeInPostgres, func(t *testing.T, s *guardtest.Site) { t.Helper(); s.Options = other(t) }},
+		"another database": {storeInPostgres, func(t *testing.T, s *guardtest.Site) { t.Helper(); s.Options = storeInPostgres(t) }},
+		"no tim_delivery":  {storeInPostgres, func(_ *testing.T, s *guardtest.Site) { s.App, s.Directives = false, guardtest.Guard()+"\nrespond 200" }},
+		"no guard either":  {func(testing.TB) string { return "" }, func(_ *testing.T, s *guardtest.Site) { s.App, s.Directives = false, "respond 200" }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := guardtest.NewBackend(t, guardtest.Answers(http.StatusServiceUnavailable, ""))
+			site := guardtest.Delivering(b)
+			s := guardtest.NewSite(t, site)
+			s.Options = tt.before(t)
+			before := s.Options
+			p := s.Start(t)
+			poster := guardtest.NewPoster(t, s.Listen)
+			for _, id := range []string{"left1", "left2"} {
+				poster.WantOK(t, id)
+			}
+			s.WantState(t, outbox.Retrying, 2)
+
+			tt.change(t, s)
+			s.Reload(t)
+			b.Will(guardtest.Accepts)
+			p.WantLog(t, "deliveries are left in a store that is no longer configured; configure it again to deliver them",
+				map[string]any{"level": "warn", "logger": "tim_delivery", "deliveries": 2.0})
+			if n := len(p.LogLines(t, "deliveries are left in a store that is no longer configured; configure it again to deliver them")); n != 1 {
+				t.Errorf("it is said %d times", n)
+			}
+			time.Sleep(500 * time.Millisecond) // for what must not come
+			if b.Total() != 0 {
+				t.Error("they were delivered from a store that is not configured")
+			}
+
+			s.App, s.Options, s.Directives = true, before, site
+			s.Reload(t)
+			b.WantAll(t, 20*time.Second, []string{"left1", "left2"})
+			s.WantState(t, outbox.Delivered, 2)
+		})
+	}
 }

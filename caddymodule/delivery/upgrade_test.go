@@ -16,21 +16,21 @@ import (
 // attempt.
 func TestEndToEndDeliveryFromADatabaseOfThePreviousVersion(t *testing.T) {
 	t.Parallel()
-	for name, restore := range map[string]func(t *testing.T, s *deliverySite, dump string){
-		"sqlite": func(t *testing.T, s *deliverySite, dump string) {
+	for name, restore := range map[string]func(t *testing.T, s *guardtest.Site, dump string){
+		"sqlite": func(t *testing.T, s *guardtest.Site, dump string) {
 			t.Helper()
-			db := s.stored(t)
+			db := s.OpenStore(t)
 			defer db.Close()
 			if _, err := db.Exec(dump); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"postgres": func(t *testing.T, s *deliverySite, dump string) {
+		"postgres": func(t *testing.T, s *guardtest.Site, dump string) {
 			t.Helper()
-			dsn, schema := postgresSchema(t, "")
-			s.options = "store postgres " + dsn
+			dsn, schema := guardtest.PostgresSchema(t, "")
+			s.Options = "store postgres " + dsn
 			// The dump is of a schema named before.
-			execPostgres(t, "DROP SCHEMA "+schema+"; CREATE SCHEMA before; "+dump+" ALTER SCHEMA before RENAME TO "+schema)
+			guardtest.ExecPostgres(t, "DROP SCHEMA "+schema+"; CREATE SCHEMA before; "+dump+" ALTER SCHEMA before RENAME TO "+schema)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -39,18 +39,18 @@ func TestEndToEndDeliveryFromADatabaseOfThePreviousVersion(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b := newUnsteady(t, accepts)
-			s := newDeliverySite(t, delivering(b, "name front"))
+			b := guardtest.NewBackend(t, guardtest.Accepts)
+			s := guardtest.NewSite(t, guardtest.Delivering(b, "name front"))
 			restore(t, s, string(dump))
-			s.start(t)
-			a := b.one(t, event("upgrade"))
-			if err := a.isDelivery("/callback", guardtest.Token); err != nil {
+			s.Start(t)
+			a := b.One(t, guardtest.Event("upgrade"))
+			if err := a.IsDelivery("/callback", guardtest.Token); err != nil {
 				t.Error(err)
 			}
 			if n := a.Header.Get("Tim-Delivery-Attempt"); n != "2" {
 				t.Errorf("it is attempt %s, want 2", n)
 			}
-			s.wantState(t, outbox.Delivered, 1)
+			s.WantState(t, outbox.Delivered, 1)
 		})
 	}
 }

@@ -6,16 +6,17 @@ package outbox
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/riverqueue/river"
+
+	"github.com/timguard/timguard/caddymodule/internal/name"
 )
 
 // Callback is a stored callback: a summary for operators, followed by the request that
-// is replayed through the site. It forms the arguments of a River job and is stored as
+// is sent again. It forms the arguments of a River job and is stored as
 // JSON in the order of the fields. Rows of other versions, with missing or unknown
 // fields, are still delivered.
 type Callback struct {
@@ -24,8 +25,14 @@ type Callback struct {
 	GroupID  string   `json:"group_id,omitempty"`
 	MsgSeqs  []uint32 `json:"msg_seqs,omitempty"`
 
-	// Guard is the name of the guard that stored the callback and that delivers it.
-	// See CheckName for valid names.
+	// Conversation identifies the callbacks that belong in one order.
+	Conversation string `json:"conversation,omitempty"`
+
+	// EventID identifies the event in all copies, attempts and repetitions.
+	EventID string `json:"event_id,omitempty"`
+
+	// Guard is the name of the guard that stored the callback. Guards of that name
+	// deliver it.
 	Guard string `json:"guard" river:"unique"`
 
 	// Consumer is the name of the consumer that this copy of the callback is for. It
@@ -43,20 +50,27 @@ type Callback struct {
 	// Received is when the callback was received.
 	Received time.Time `json:"received"`
 
-	// Server is the name of the HTTP server that received the callback.
-	Server string `json:"server"`
+	Method string `json:"method"`
+	Host   string `json:"host"`
 
-	Method     string              `json:"method"`
-	Host       string              `json:"host"`
-	URI        string              `json:"uri"`
+	// URI is the target of the original request, and Target what the handlers before the
+	// guard have made of it. Target is empty if they are the same.
+	URI    string `json:"uri"`
+	Target string `json:"target,omitempty"`
+
 	Proto      string              `json:"proto"`
 	TLS        bool                `json:"tls"`
 	RemoteAddr string              `json:"remote_addr"`
+	ClientIP   string              `json:"client_ip,omitempty"`
+	Trusted    bool                `json:"trusted,omitempty"` // RemoteAddr was a trusted proxy
 	Header     map[string][]string `json:"header"`
 
 	// Body is the unmodified payload. It is a string because a byte slice would be
 	// stored as base64, and the last field so that operators see the others first.
 	Body string `json:"body,omitempty"`
+
+	// MaxAttempts is the maximum number of attempts. It is not part of the arguments.
+	MaxAttempts int `json:"-"`
 }
 
 // kind is the River job kind of stored callbacks.
@@ -69,18 +83,6 @@ func (Callback) Kind() string { return kind }
 // The wrapping error names the field, but does not contain its value.
 var ErrInvalid = errors.New("callback cannot be stored")
 
-var nameFormat = regexp.MustCompile(`^[a-z0-9]+(?:[_-]?[a-z0-9]+)*$`)
-
-// CheckName returns an error if the name is not valid for a guard or consumer. Valid
-// names have up to 64 lower-case letters and digits, and single hyphens or underscores
-// between them.
-func CheckName(name string) error {
-	if len(name) > 64 || !nameFormat.MatchString(name) {
-		return fmt.Errorf("name %q: want up to 64 lower-case letters and digits, in words joined by single - or _", name)
-	}
-	return nil
-}
-
 // Queue identifies the deliveries of a guard to a consumer, or to the guard's own
 // backend if Consumer is empty.
 type Queue struct{ Guard, Consumer string }
@@ -91,13 +93,13 @@ const maxQueue = 64
 // Check returns an error if a name in the queue is invalid, or if the names are too
 // long together.
 func (q Queue) Check() error {
-	if err := CheckName(q.Guard); err != nil {
+	if err := name.Check(q.Guard); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
 	if q.Consumer == "" {
 		return nil
 	}
-	if err := CheckName(q.Consumer); err != nil {
+	if err := name.Check(q.Consumer); err != nil {
 		return fmt.Errorf("consumer: %w", err)
 	}
 	if len(q.river()) > maxQueue {
@@ -118,8 +120,8 @@ func (q Queue) river() string {
 	return q.Guard + consumerMark + q.Consumer
 }
 
-func queueOf(name string) Queue {
-	guard, consumer, _ := strings.Cut(name, consumerMark)
+func queueOf(riverName string) Queue {
+	guard, consumer, _ := strings.Cut(riverName, consumerMark)
 	return Queue{guard, consumer}
 }
 
@@ -130,7 +132,7 @@ func (c *Callback) check() error {
 	if err := c.queue().Check(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	for _, f := range []struct{ name, value string }{
+	for _, f := range []struct{ field, value string }{
 		{"body", c.Body},
 		{"uri", c.URI},
 		{"host", c.Host},
@@ -139,17 +141,19 @@ func (c *Callback) check() error {
 		{"command", c.Command},
 		{"sdk_app_id", c.SdkAppID},
 		{"key", c.Key},
-		{"server", c.Server},
+		{"target", c.Target},
+		{"conversation", c.Conversation},
+		{"event_id", c.EventID},
 		{"proto", c.Proto},
 		{"remote_addr", c.RemoteAddr},
 	} {
 		if !storable(f.value) {
-			return fmt.Errorf("%w: %s is not UTF-8 text", ErrInvalid, f.name)
+			return fmt.Errorf("%w: %s is not UTF-8 text", ErrInvalid, f.field)
 		}
 	}
-	for name, values := range c.Header {
+	for header, values := range c.Header {
 		for _, v := range values {
-			if !storable(name) || !storable(v) {
+			if !storable(header) || !storable(v) {
 				return fmt.Errorf("%w: header is not UTF-8 text", ErrInvalid)
 			}
 		}
@@ -173,8 +177,8 @@ func (c *Callback) identity() string {
 }
 
 // insertOpts returns the options with which River inserts c.
-func (c *Callback) insertOpts(maxAttempts int) *river.InsertOpts {
-	opts := &river.InsertOpts{Queue: c.queue().river(), MaxAttempts: maxAttempts}
+func (c *Callback) insertOpts() *river.InsertOpts {
+	opts := &river.InsertOpts{Queue: c.queue().river(), MaxAttempts: c.MaxAttempts}
 	if c.Key != "" {
 		// With River's default states, a row counts until it is removed some time
 		// after its completion. ByPeriod would instead split time into fixed

@@ -103,6 +103,37 @@ func TestLostAttemptsAreRepeated(t *testing.T) {
 	})
 }
 
+// An attempt that is lost with its process does not count, even if it was the last one.
+func TestALostAttemptIsNoFailure(t *testing.T) {
+	if testing.Short() {
+		t.Skip("River rescues the jobs of a dead process only after most of a minute")
+	}
+	eachDriver(t, func(t *testing.T, driver string) {
+		c := configFor(t, driver)
+		c.timeout, c.maxAttempts = time.Second, 1
+		o := mustOpen(t, c)
+		mustPut(t, o, recall("a"))
+		lines, kill := spawn(t, c, "deliver", "")
+		if !lines.Scan() || lines.Text() != "began" {
+			t.Fatalf("child said %q", lines.Text())
+		}
+		kill()
+		var got atomic.Int64
+		mustWork(t, o, func(_ context.Context, a outbox.Attempt) error {
+			got.Store(int64(a.Attempt))
+			return nil
+		})
+		eventually(t, 2*time.Minute, "delivered", func() bool { return count(t, o, outbox.Delivered) == 1 })
+		if n := got.Load(); n != 1 {
+			t.Errorf("it was attempt %d, want the first again", n)
+		}
+		items, err := o.List(context.Background(), outbox.Filter{})
+		if err != nil || len(items[0].Failures) != 1 || !strings.Contains(items[0].Failures[0].Error, "lost with its process") {
+			t.Errorf("%+v, %v", items, err)
+		}
+	})
+}
+
 func TestStoredCallbacksSurviveKills(t *testing.T) {
 	if testing.Short() {
 		t.Skip("River rescues the jobs of a dead process only after most of a minute")

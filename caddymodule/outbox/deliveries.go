@@ -108,11 +108,14 @@ func (o *Outbox) Get(ctx context.Context, id int64) (Delivery, error) {
 	return delivery(o.store.read.JobGetByID(ctx, &riverdriver.JobGetByIDParams{ID: id}))
 }
 
-// Retry makes the callback with the given id due immediately, with maxAttempts new
-// attempts, whatever its state. It returns ErrNotFound, or ErrState if an attempt is
+// MaxAttempts returns the maximum number of attempts of a queue.
+type MaxAttempts func(Queue) int
+
+// Retry makes the callback with the given id due immediately, with all its attempts again,
+// whatever its state. It returns ErrNotFound, or ErrState if an attempt is
 // running, or if the callback is dead or discarded and the same event has been stored
 // again since.
-func (o *Outbox) Retry(ctx context.Context, id int64, maxAttempts int) (d Delivery, err error) {
+func (o *Outbox) Retry(ctx context.Context, id int64, maxAttempts MaxAttempts) (d Delivery, err error) {
 	err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
 		d, err = retry(ctx, tx, id, maxAttempts)
 		return err
@@ -136,7 +139,7 @@ func (o *Outbox) change(ctx context.Context, do func(riverdriver.ExecutorTx) err
 	return tx.Commit(ctx)
 }
 
-func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts int) (Delivery, error) {
+func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts MaxAttempts) (Delivery, error) {
 	d, err := delivery(tx.JobGetByID(ctx, &riverdriver.JobGetByIDParams{ID: id}))
 	if err != nil {
 		return d, err
@@ -145,7 +148,7 @@ func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts i
 		return d, fmt.Errorf("%w: an attempt is running", ErrState)
 	}
 	_, err = tx.JobUpdateFull(ctx, &riverdriver.JobUpdateFullParams{
-		ID: id, AttemptDoUpdate: true, MaxAttemptsDoUpdate: true, MaxAttempts: maxAttempts,
+		ID: id, AttemptDoUpdate: true, MaxAttemptsDoUpdate: true, MaxAttempts: maxAttempts(d.Callback.queue()),
 		// The metadata of a cancelled job would make River cancel it again after the
 		// next attempt.
 		MetadataDoUpdate: true, Metadata: []byte("{}"),
@@ -201,7 +204,7 @@ const bulk = 100
 
 // RetryAll retries all callbacks that the filter selects, as Retry does, and returns
 // their number. It skips callbacks that cannot be retried.
-func (o *Outbox) RetryAll(ctx context.Context, f Filter, maxAttempts int) (done int, err error) {
+func (o *Outbox) RetryAll(ctx context.Context, f Filter, maxAttempts MaxAttempts) (done int, err error) {
 	return o.each(ctx, f, func(ctx context.Context, ids []int64) (done int, err error) {
 		err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
 			for _, id := range ids {
@@ -219,7 +222,7 @@ func (o *Outbox) RetryAll(ctx context.Context, f Filter, maxAttempts int) (done 
 }
 
 // retryWithin retries in a nested transaction, so that tx can continue after a failure.
-func retryWithin(ctx context.Context, tx riverdriver.ExecutorTx, id int64, maxAttempts int) error {
+func retryWithin(ctx context.Context, tx riverdriver.ExecutorTx, id int64, maxAttempts MaxAttempts) error {
 	inner, err := tx.Begin(ctx)
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ func TestListGetRetryAndDiscard(t *testing.T) {
 		if mustPut(t, o, recall("2")) {
 			t.Error("a discarded event stood in the way of its repetition")
 		}
-		if _, err := o.Retry(ctx, id, 20); !errors.Is(err, outbox.ErrState) {
+		if _, err := o.Retry(ctx, id, twenty); !errors.Is(err, outbox.ErrState) {
 			t.Errorf("retry of an event that was stored again: %v", err)
 		}
 		if it, err := o.Get(ctx, id); err != nil || it.State != outbox.Discarded || it.Callback.Body != recall("").Body {
@@ -48,7 +48,7 @@ func TestListGetRetryAndDiscard(t *testing.T) {
 		if age := oldestAge(t, o); age <= 0 || age > time.Minute {
 			t.Errorf("oldest age %v", age)
 		}
-		retry := func(ctx context.Context, id int64) (outbox.Delivery, error) { return o.Retry(ctx, id, 20) }
+		retry := func(ctx context.Context, id int64) (outbox.Delivery, error) { return o.Retry(ctx, id, twenty) }
 		for name, call := range map[string]func(context.Context, int64) (outbox.Delivery, error){"get": o.Get, "retry": retry, "discard": o.Discard} {
 			if _, err := call(ctx, 1<<40); !errors.Is(err, outbox.ErrNotFound) {
 				t.Errorf("%s of an unknown id: %v", name, err)
@@ -68,7 +68,7 @@ func TestRunningAttemptsCannotBeRetriedOrDiscarded(t *testing.T) {
 		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error { began <- d; <-finish; return nil })
 		mustPut(t, o, recall("a"))
 		d := <-began
-		if _, err := o.Retry(ctx, d.ID, 20); !errors.Is(err, outbox.ErrState) {
+		if _, err := o.Retry(ctx, d.ID, twenty); !errors.Is(err, outbox.ErrState) {
 			t.Errorf("retry: %v", err)
 		}
 		if _, err := o.Discard(ctx, d.ID); !errors.Is(err, outbox.ErrState) {
@@ -99,6 +99,7 @@ func TestRetryResetsTheAttemptsFromEveryState(t *testing.T) {
 func testRetry(t *testing.T, driver string, state outbox.State) {
 	t.Helper()
 	const attempts = 2
+	all := func(outbox.Queue) int { return attempts }
 	ctx := context.Background()
 	c := configFor(t, driver)
 	c.maxAttempts = attempts
@@ -127,7 +128,7 @@ func testRetry(t *testing.T, driver string, state outbox.State) {
 	eventually(t, 20*time.Second, string(state), func() bool { return count(t, o, state) == 1 })
 	fails.Store(true)
 	made.Store(0)
-	if d, err := o.Retry(ctx, id, attempts); err != nil || d.Attempt != 0 || d.MaxAttempts != attempts {
+	if d, err := o.Retry(ctx, id, all); err != nil || d.Attempt != 0 || d.MaxAttempts != attempts {
 		t.Fatalf("retried as %+v, %v", d, err)
 	}
 	eventually(t, 20*time.Second, "dead after all attempts", func() bool { return count(t, o, outbox.Dead) == 1 })

@@ -11,6 +11,15 @@ import (
 // PutTimeout is the default timeout of Put.
 const PutTimeout = putTimeout
 
+// RescueSlack is the time after which an attempt is considered lost.
+const RescueSlack = rescueSlack
+
+// NewClientID returns the ID of a client whose attempts take that long.
+func NewClientID(longest time.Duration) string { return newClientID(longest) }
+
+// DurationOf returns how long the attempts of a client may take.
+func DurationOf(clientID string) time.Duration { return durationOf(clientID) }
+
 // Client is the type of clients that insert.
 type Client = client
 

@@ -44,7 +44,7 @@ func TestFilesAreOnlyAccessibleToTheirOwner(t *testing.T) {
 	}
 }
 
-func TestOpenFailsWithUnusablePaths(t *testing.T) {
+func TestUnusablePathsAreNotReady(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
@@ -61,10 +61,11 @@ func TestOpenFailsWithUnusablePaths(t *testing.T) {
 		if name == "read-only" && os.Getuid() == 0 {
 			continue // root can write it anyway
 		}
-		if o, err := (config{driver: "sqlite", store: path}).open(); err == nil {
-			o.Close()
-			t.Errorf("%s: no error", name)
+		o, _ := config{driver: "sqlite", store: path}.open()
+		if _, err := o.put(context.Background(), recall("a")); !errors.Is(err, outbox.ErrNotReady) {
+			t.Errorf("%s: error %v", name, err)
 		}
+		o.Close()
 	}
 }
 
@@ -76,13 +77,12 @@ func TestErrorsAndLogsContainNoPasswords(t *testing.T) {
 		"postgres://u:hunter2@127.0.0.1:1/db?connect_timeout=1", "postgres://u:hunter2@127.0.0.1:1/db?sslmode=nope",
 	} {
 		o, err := config{driver: "postgres", store: dsn, logger: out.logger()}.open()
-		if err == nil {
-			_, err = o.put(context.Background(), recall("a"))
-			if !errors.Is(err, outbox.ErrNotReady) {
-				t.Errorf("Put: %v", err)
-			}
-			o.Close()
+		if _, putErr := o.put(context.Background(), recall("a")); !errors.Is(putErr, outbox.ErrNotReady) {
+			t.Errorf("Put: %v", putErr)
+		} else if err == nil {
+			err = putErr
 		}
+		o.Close()
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("error %v", err)
 		}
@@ -326,6 +326,50 @@ func TestSurvivesTerminatedBackends(t *testing.T) {
 		eventually(t, 5*time.Second, "Put recovers", func() bool { _, err := o.put(context.Background(), recall(string(rune('a'+i)))); return err == nil })
 	}
 	eventually(t, 30*time.Second, "all delivered", func() bool { return count(t, o, outbox.Delivered) == 20 })
+}
+
+// A store that cannot be opened at first is used as soon as it can.
+func TestAStoreIsOpenedAsSoonAsItCanBe(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "dir")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o, err := config{driver: "sqlite", store: filepath.Join(dir, "outbox.db")}.open()
+	t.Cleanup(o.Close)
+	if err == nil {
+		t.Fatal("a file is used as a directory")
+	}
+	got := make(chan outbox.Attempt, 1)
+	mustWork(t, o, func(_ context.Context, a outbox.Attempt) error { got <- a; return nil })
+	if _, err := o.put(context.Background(), recall("a")); !errors.Is(err, outbox.ErrNotReady) {
+		t.Errorf("Put: %v", err)
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 15*time.Second, "Put works", func() bool { _, err := o.put(context.Background(), recall("a")); return err == nil })
+	<-got
+}
+
+// A statement that fails says nothing about the rows: the whole batch has failed.
+func TestABrokenStatementIsNoBadRow(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := mustOpen(t, configFor(t, driver))
+		mustPut(t, o, recall("a"))
+		if err := o.Exec(context.Background(), "ALTER TABLE river_job RENAME TO elsewhere"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := o.Retry(context.Background(), 1, twenty); err == nil || errors.Is(err, outbox.ErrState) {
+			t.Errorf("Retry: %v", err)
+		}
+		if done, err := o.RetryAll(context.Background(), outbox.Filter{}, twenty); err == nil || done != 0 {
+			t.Errorf("RetryAll: %d, %v", done, err)
+		}
+		if _, err := o.put(context.Background(), recall("b")); err == nil || errors.Is(err, outbox.ErrInvalid) {
+			t.Errorf("Put: %v", err)
+		}
+	})
 }
 
 // Reading while the SQLite file is away makes no other in its place, which the store

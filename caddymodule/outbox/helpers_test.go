@@ -109,12 +109,12 @@ func (c config) open() (*opened, error) {
 	if c.driver == "postgres" {
 		open = postgres.Open
 	}
-	store, err := open(c.store, c.logger)
-	if err != nil {
-		return nil, err
-	}
-	o, err := outbox.Open(context.Background(), store, c.logger)
-	return &opened{o, c}, err
+	var failed error
+	o := outbox.Open(func() (store outbox.Store, err error) {
+		store, failed = open(c.store, c.logger)
+		return store, failed
+	}, c.logger)
+	return &opened{o, c}, failed
 }
 
 // mustOpen opens the store, and closes it at the end of the test.
@@ -133,7 +133,8 @@ func recall(key string) outbox.Callback {
 	return outbox.Callback{
 		Command: "Group.CallbackAfterRecallMsg", SdkAppID: "1400000000", GroupID: "@TGS#1", MsgSeqs: []uint32{7, 4294967295},
 		Guard: "default", Key: key, Signed: true, Received: time.Now().UTC().Truncate(time.Second),
-		Server: "srv0", Method: "POST", Host: "im.example.com", URI: "/cb?SdkAppid=1400000000&x=%E4%BD%A0&a=b", Proto: "HTTP/1.1",
+		Conversation: "@TGS#1", EventID: key, Target: "/x?SdkAppid=1400000000", MaxAttempts: 20,
+		Method: "POST", Host: "im.example.com", URI: "/cb?SdkAppid=1400000000&x=%E4%BD%A0&a=b", Proto: "HTTP/1.1",
 		TLS: true, RemoteAddr: "203.0.113.7:4711", Header: map[string][]string{"Content-Type": {"application/json"}, "X": {"1", "2"}},
 		Body: `{"CallbackCommand":"Group.CallbackAfterRecallMsg", "GroupId":"@TGS#1","Operator_Account":"` + strings.Repeat("u", 40) + `","MsgSeqList":[{"MsgSeq":7}]}`,
 	}
@@ -143,13 +144,14 @@ func recall(key string) outbox.Callback {
 func (o *opened) put(ctx context.Context, callbacks ...outbox.Callback) (duplicate bool, err error) {
 	var all []*outbox.Callback
 	for _, c := range callbacks {
+		c.MaxAttempts = o.maxAttempts(outbox.Queue{})
 		all = append(all, &c)
 	}
-	duplicates, err := o.Put(ctx, o.maxAttempts(), all...)
+	duplicates, err := o.Put(ctx, all...)
 	return duplicates > 0, err
 }
 
-func (o *opened) maxAttempts() int {
+func (o *opened) maxAttempts(outbox.Queue) int {
 	if o.config.maxAttempts > 0 {
 		return o.config.maxAttempts
 	}
@@ -176,9 +178,13 @@ func (o *opened) work(deliver map[string]outbox.DeliverFunc, each int) (*outbox.
 }
 
 func (o *opened) workQueues(queues map[outbox.Queue]outbox.DeliverFunc, each int) (*outbox.Workers, error) {
-	c := outbox.WorkConfig{Deliver: queues, Each: each, Timeout: 30 * time.Second, Keep: 24 * time.Hour, KeepDead: 720 * time.Hour}
-	if o.config.timeout > 0 {
-		c.Timeout = o.config.timeout
+	c := outbox.WorkConfig{Queues: make(map[outbox.Queue]outbox.QueueConfig), Keep: 24 * time.Hour, KeepDead: 720 * time.Hour}
+	for name, deliver := range queues {
+		q := outbox.QueueConfig{Deliver: deliver, Workers: each, Timeout: 30 * time.Second}
+		if o.config.timeout > 0 {
+			q.Timeout = o.config.timeout
+		}
+		c.Queues[name] = q
 	}
 	if o.config.keep > 0 {
 		c.Keep = o.config.keep
@@ -237,3 +243,5 @@ func oldestAge(t testing.TB, o *opened) (oldest time.Duration) {
 	}
 	return oldest
 }
+
+func twenty(outbox.Queue) int { return 20 }

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"riverqueue.com/riverui/uiendpoints"
@@ -26,82 +27,103 @@ var (
 	// ErrClosed is returned by all methods after Close.
 	ErrClosed = errors.New("outbox is closed")
 
-	// ErrNotReady is returned, possibly wrapped, until the database has been reached
-	// for the first time and its tables are up to date.
-	ErrNotReady = errors.New("outbox has not reached its database yet")
+	// ErrNotReady is returned, possibly wrapped, until the database has been opened and
+	// its tables are up to date.
+	ErrNotReady = errors.New("the store is not open yet")
 )
 
-// Outbox is an open store. It is safe for concurrent use.
+// Outbox is a store of callbacks. It is safe for concurrent use.
 type Outbox struct {
-	store Store
+	store Store // valid when ready is closed
 	log   *slog.Logger
 
 	puts       chan *put
 	putTimeout time.Duration
 
-	migrated chan struct{} // closed when the tables are up to date
-	workers  sync.WaitGroup
+	ready     chan struct{} // closed when the store is open, and its tables are up to date
+	workers   sync.WaitGroup
+	abandoned atomic.Int64 // see Abandoned
+	paces     sync.Map     // by queue
 
 	ctx    context.Context // canceled by Close
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 }
 
-// migrateTimeout limits one try to migrate, so that Open returns soon if a database
-// does not answer. It is long enough to rebuild a large table.
-const migrateTimeout = 10 * time.Second
+const (
+	// migrateTimeout limits one try to open a store. It is long enough to rebuild a large
+	// table.
+	migrateTimeout = 10 * time.Second
 
-// Open migrates the store's tables to River's current schema. It takes over the store,
-// even if it returns an error. If the store is remote and cannot be reached, Open does
-// not fail, but keeps trying in the background: Put returns ErrNotReady until then, so
-// that callers can start in degraded operation. The context applies only to Open
-// itself; the logger is used for errors in the background.
-func Open(ctx context.Context, store Store, logger *slog.Logger) (*Outbox, error) {
+	// openTimeout is how long Open waits for the first try.
+	openTimeout = time.Second
+
+	// closeTimeout is how long Close waits for a database that does not answer.
+	closeTimeout = time.Second
+)
+
+// Open opens a store and migrates its tables to River's current schema. If that fails, or
+// takes longer than a second, the Outbox goes on in the background: until then, its methods
+// return ErrNotReady, so that callers can start in degraded operation. The logger is used for errors in the
+// background.
+func Open(open func() (Store, error), logger *slog.Logger) *Outbox {
 	o := &Outbox{
-		store:      store,
 		log:        slog.New(newQuietHandler(logger.Handler())),
 		puts:       make(chan *put),
 		putTimeout: putTimeout,
-		migrated:   make(chan struct{}),
+		ready:      make(chan struct{}),
 	}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
-	err := o.migrate(ctx)
-	if err != nil && !store.Remote {
-		o.cancel()
-		store.Close()
-		return nil, err
-	}
-	if err != nil {
-		o.log.Error("connecting to database; retrying", "error", err)
-		o.done.Go(o.keepMigrating)
+	tried := make(chan struct{})
+	o.done.Go(func() {
+		o.keepTrying(open, tried)
+	})
+	select {
+	case <-tried:
+	case <-time.After(openTimeout):
 	}
 	o.done.Go(o.commit)
-	return o, nil
+	return o
 }
 
-// migrate migrates the tables and makes the outbox usable.
-func (o *Outbox) migrate(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
-	defer cancel()
-	if err := o.store.migrate(ctx, o.log); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotReady, err)
+// try opens the store and makes the outbox usable.
+func (o *Outbox) try(open func() (Store, error)) error {
+	store, err := open()
+	if err != nil {
+		return err
 	}
-	close(o.migrated)
+	ctx, cancel := context.WithTimeout(o.ctx, migrateTimeout)
+	defer cancel()
+	if err := store.migrate(ctx, o.log); err != nil {
+		store.Close()
+		return err
+	}
+	o.store = store
+	close(o.ready)
 	return nil
 }
 
-func (o *Outbox) keepMigrating() {
-	for {
+// keepTrying opens the store. It closes tried after the first try.
+func (o *Outbox) keepTrying(open func() (Store, error), tried chan<- struct{}) {
+	for first := true; ; first = false {
+		err := o.try(open)
+		switch {
+		case err != nil:
+			o.log.Error("opening the store failed; callbacks cannot be stored until it succeeds; retrying", "error", err)
+		case !first:
+			o.log.Warn("the store is open now")
+		}
+		if first {
+			close(tried)
+		}
+		if err == nil {
+			return
+		}
 		select {
 		case <-time.After(time.Second):
 		case <-o.ctx.Done():
 			return
 		}
-		err := o.migrate(o.ctx)
-		if err == nil {
-			return
-		}
-		o.log.Error("connecting to database; retrying", "error", err)
 	}
 }
 
@@ -110,16 +132,36 @@ func (o *Outbox) usable() error {
 	if o.ctx.Err() != nil {
 		return ErrClosed
 	}
-	select {
-	case <-o.migrated:
-		return nil
-	default:
+	if !o.isReady() {
 		return ErrNotReady
+	}
+	return nil
+}
+
+func (o *Outbox) isReady() bool {
+	select {
+	case <-o.ready:
+		return true
+	default:
+		return false
 	}
 }
 
-// Endpoints returns River UI's endpoints for the store.
-func (o *Outbox) Endpoints() uiendpoints.Bundle { return o.store.endpoints() }
+// Ready returns a channel that is closed when the store is open.
+func (o *Outbox) Ready() <-chan struct{} { return o.ready }
+
+// Abandoned returns the number of attempts that are still running although their timeout
+// is over.
+func (o *Outbox) Abandoned() int { return int(o.abandoned.Load()) }
+
+// Endpoints returns River UI's endpoints for the store. It returns ErrNotReady if the store
+// is not open yet.
+func (o *Outbox) Endpoints() (uiendpoints.Bundle, error) {
+	if err := o.usable(); err != nil {
+		return nil, fmt.Errorf("console: %w", err)
+	}
+	return o.store.endpoints(), nil
+}
 
 // Close stops all background work, waits until the outcomes of finished attempts are
 // stored, and closes the store. It cancels running attempts, so call [Workers.Stop]
@@ -128,5 +170,16 @@ func (o *Outbox) Close() {
 	o.cancel()
 	o.workers.Wait()
 	o.done.Wait()
-	o.store.Close()
+	if !o.isReady() {
+		return
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		o.store.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+	}
 }

@@ -26,11 +26,10 @@ const (
 
 // put is a call of Put.
 type put struct {
-	ctx         context.Context
-	callbacks   []*Callback
-	maxAttempts int
-	duplicates  int
-	outcome     chan error
+	ctx        context.Context
+	callbacks  []*Callback
+	duplicates int
+	outcome    chan error
 }
 
 func (p *put) bytes() (n int) {
@@ -40,15 +39,14 @@ func (p *put) bytes() (n int) {
 	return n
 }
 
-// Put stores the callbacks in one commit, and returns when it is on stable storage. Up
-// to maxAttempts attempts are made to deliver each. Put returns the number of
-// duplicates, which are not stored because a callback with the same guard and key
+// Put stores the callbacks in one commit, and returns when it is on stable storage. It
+// returns the number of duplicates, which are not stored because a callback with the same guard and key
 // already is. After an error, which includes a timeout of 3s, the callbacks may or may
 // not be stored: a caller that assumes that they are not risks a duplicate delivery,
 // but no loss.
 //
 // Concurrent calls share one transaction, and thus one sync.
-func (o *Outbox) Put(ctx context.Context, maxAttempts int, callbacks ...*Callback) (duplicates int, err error) {
+func (o *Outbox) Put(ctx context.Context, callbacks ...*Callback) (duplicates int, err error) {
 	for _, c := range callbacks {
 		if err := c.check(); err != nil {
 			return 0, err
@@ -56,7 +54,7 @@ func (o *Outbox) Put(ctx context.Context, maxAttempts int, callbacks ...*Callbac
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.putTimeout)
 	defer cancel()
-	p := &put{ctx: ctx, callbacks: callbacks, maxAttempts: maxAttempts, outcome: make(chan error, 1)}
+	p := &put{ctx: ctx, callbacks: callbacks, outcome: make(chan error, 1)}
 	select {
 	case o.puts <- p:
 	case <-ctx.Done():
@@ -78,32 +76,35 @@ func (o *Outbox) commit() {
 	for {
 		select {
 		case p := <-o.puts:
-			batch := o.gather(p)
-			o.write(batch)
+			if batch := o.gather(p); len(batch) > 0 {
+				o.write(batch)
+			}
 		case <-o.ctx.Done():
 			return
 		}
 	}
 }
 
-// gather returns first and all other calls that are waiting, within the limits of a
-// batch.
+// gather returns the first call and all others that are waiting, within the limits of a
+// batch, except those whose caller does not wait any longer.
 func (o *Outbox) gather(first *put) []*put {
-	batch := []*put{first}
-	rows, size := len(first.callbacks), first.bytes()
-	for rows < maxBatch && size < maxBatchBytes {
+	var batch []*put
+	rows, size := 0, 0
+	for p := first; ; {
+		if p.ctx.Err() == nil {
+			batch = append(batch, p)
+			rows += len(p.callbacks)
+			size += p.bytes()
+		}
+		if rows >= maxBatch || size >= maxBatchBytes {
+			return batch
+		}
 		select {
-		case p := <-o.puts:
-			if p.ctx.Err() == nil {
-				batch = append(batch, p)
-				rows += len(p.callbacks)
-				size += p.bytes()
-			}
+		case p = <-o.puts:
 		default:
 			return batch
 		}
 	}
-	return batch
 }
 
 // write stores the batch and sends the outcome to each caller. If a bad row makes the
@@ -155,7 +156,7 @@ func (o *Outbox) insert(batch []*put) (err error) {
 			known[id] = true
 		}
 		first = append(first, r)
-		params = append(params, river.InsertManyParams{Args: r.Callback, InsertOpts: r.insertOpts(r.put.maxAttempts)})
+		params = append(params, river.InsertManyParams{Args: r.Callback, InsertOpts: r.insertOpts()})
 	}
 	results, err := o.store.put.InsertMany(ctx, params)
 	if err != nil {

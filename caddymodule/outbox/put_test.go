@@ -208,6 +208,31 @@ func TestPutReturnsWhenItsContextEnds(t *testing.T) {
 	}
 }
 
+// A caller that has given up may have told its own caller that nothing is stored.
+func TestPutStoresNothingForACallerThatHasGivenUp(t *testing.T) {
+	t.Parallel()
+	o := mustOpen(t, configFor(t, "sqlite"))
+	client := o.PutClient()
+	o.SetPutClient(&insertions{Client: client, wait: 300 * time.Millisecond})
+	go func() { _, _ = o.put(context.Background(), recall("occupies the writer")) }()
+	time.Sleep(50 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := o.put(ctx, recall("given up")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	mustPut(t, o, recall("later"))
+	items, err := o.List(context.Background(), outbox.Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range items {
+		if d.Callback.Key == "given up" {
+			t.Error("it is stored")
+		}
+	}
+}
+
 func TestPutRejectsWhatCannotBeStoredUnchanged(t *testing.T) {
 	t.Parallel()
 	o := mustOpen(t, configFor(t, "sqlite"))

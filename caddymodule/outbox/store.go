@@ -18,9 +18,6 @@ import (
 
 // Database describes what a store needs of a database besides its River driver.
 type Database struct {
-	// Remote is whether the database is a server, which may be down temporarily.
-	Remote bool
-
 	// IsBadRow reports whether an insert failed because of a value that it inserts,
 	// not because of the state of the database.
 	IsBadRow func(error) bool
@@ -97,7 +94,9 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 			_, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil)
 			return err
 		},
-		newWorker: func(c *river.Config) (client, error) { return river.NewClient(scheduling[TTx]{write, d.Schedule}, c) },
+		newWorker: func(c *river.Config) (client, error) {
+			return river.NewClient(workingDriver[TTx]{write, d.Schedule}, c)
+		},
 		endpoints: func() uiendpoints.Bundle { return riverui.NewEndpoints(ui, nil) },
 	}, nil
 }

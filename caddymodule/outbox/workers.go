@@ -4,14 +4,19 @@
 package outbox
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
-	"sync/atomic"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/rivertype"
 )
 
 const (
@@ -27,33 +32,11 @@ const (
 	fetchCooldown = 5 * time.Millisecond
 )
 
-// Attempt is an attempt to deliver a stored callback.
-type Attempt struct {
-	Callback
-
-	// ID is the id of the delivery.
-	ID int64
-
-	// Attempt is the number of the attempt, from 1.
-	Attempt int
-}
-
-// DeliverFunc delivers a callback. It returns nil if the callback was accepted. The
-// text of an error is stored for operators, so it must not contain any payload. The
-// context ends with the attempt's timeout.
-type DeliverFunc func(ctx context.Context, a Attempt) error
-
 // WorkConfig configures Workers.
 type WorkConfig struct {
-	// Deliver has a function for each queue to be worked. Callbacks of other queues
-	// are left to other Workers.
-	Deliver map[Queue]DeliverFunc
-
-	// Each is the maximum number of concurrent attempts of each queue.
-	Each int
-
-	// Timeout limits each attempt.
-	Timeout time.Duration
+	// Queues are the queues to be worked. Callbacks of other queues are left to other
+	// Workers.
+	Queues map[Queue]QueueConfig
 
 	// Keep is how long a delivered callback stays listed, which is also how long
 	// after its delivery another callback with the same key is a duplicate.
@@ -67,42 +50,67 @@ type WorkConfig struct {
 	Dead func(Attempt, error)
 }
 
+// QueueConfig configures the attempts of a queue.
+type QueueConfig struct {
+	// Deliver delivers a callback.
+	Deliver DeliverFunc
+
+	// Ended is called with the outcome of each attempt, which took some time. It may be
+	// nil.
+	Ended func(a Attempt, took time.Duration, err error)
+
+	// Workers is the maximum number of concurrent attempts.
+	Workers int
+
+	// Timeout limits each attempt.
+	Timeout time.Duration
+
+	// Rate is the maximum number of attempts per second. 0 is unlimited.
+	Rate float64
+}
+
+// check rejects invalid settings.
+func (c QueueConfig) check() error {
+	if c.Workers < 1 || c.Workers > river.QueueNumWorkersMax {
+		return fmt.Errorf("workers: want a number from 1 to %d, not %d", river.QueueNumWorkersMax, c.Workers)
+	}
+	return nil
+}
+
 // Workers deliver the callbacks of some queues. Each has its own River client, so that
 // it can finish its attempts while its successor is already working.
 type Workers struct {
 	outbox *Outbox
 	config WorkConfig
-	failed map[Queue]*atomic.Int64 // consecutive failed attempts of each queue
+	queues map[Queue]*queue
+
+	retryAt sync.Map // when a job is to be attempted again, by id, if not by the retry policy
 
 	ctx    context.Context // of the attempts
 	cancel context.CancelFunc
-	stop   context.CancelFunc // begins no more attempts
-	done   chan struct{}      // closed when all attempts have ended
+	done   chan struct{} // closed when all attempts have ended
+
+	stopping context.Context    // ended by stop
+	stop     context.CancelFunc // begins no more attempts
 }
 
 // Work starts Workers. They begin as soon as the database can be reached.
 func (o *Outbox) Work(config WorkConfig) (*Workers, error) {
-	for queue := range config.Deliver {
-		if err := queue.Check(); err != nil {
+	w := &Workers{outbox: o, config: config, queues: make(map[Queue]*queue), done: make(chan struct{})}
+	for name, c := range config.Queues {
+		if err := cmp.Or(name.Check(), c.check()); err != nil {
 			return nil, err
 		}
-	}
-	if config.Each < 1 || config.Each > river.QueueNumWorkersMax {
-		return nil, fmt.Errorf("workers: want a number from 1 to %d, not %d", river.QueueNumWorkersMax, config.Each)
+		w.queues[name] = newQueue(o, name, c)
 	}
 	if o.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	w := &Workers{outbox: o, config: config, failed: make(map[Queue]*atomic.Int64), done: make(chan struct{})}
-	for queue := range config.Deliver {
-		w.failed[queue] = new(atomic.Int64)
-	}
 	w.ctx, w.cancel = context.WithCancel(o.ctx)
-	ctx, stop := context.WithCancel(w.ctx)
-	w.stop = stop
+	w.stopping, w.stop = context.WithCancel(w.ctx)
 	o.workers.Go(func() {
 		defer close(w.done)
-		w.run(ctx)
+		w.run(w.stopping)
 	})
 	return w, nil
 }
@@ -110,12 +118,12 @@ func (o *Outbox) Work(config WorkConfig) (*Workers, error) {
 // run works until the context ends. It starts a new River client if one stops with an
 // error.
 func (w *Workers) run(ctx context.Context) {
-	if len(w.config.Deliver) == 0 {
+	if len(w.queues) == 0 {
 		return
 	}
 	for {
 		select {
-		case <-w.outbox.migrated:
+		case <-w.outbox.ready:
 		case <-ctx.Done():
 			return
 		}
@@ -123,7 +131,7 @@ func (w *Workers) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		w.outbox.log.Error("working deliveries; retrying", "error", err)
+		w.outbox.log.Error("delivery workers stopped; restarting", "error", err)
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
@@ -146,16 +154,38 @@ func (w *Workers) work(ctx context.Context) error {
 		return errors.New("the River client has stopped")
 	case <-ctx.Done():
 	}
-	// Running attempts may go on until Workers.Stop cancels their context, w.ctx.
-	_ = client.Stop(context.Background())
+	w.awaitStopped(client)
 	return nil
 }
 
+// storeGrace is how long the outcomes of canceled attempts may take to be stored.
+const storeGrace = time.Second
+
+// awaitStopped waits for running attempts, which may go on until Workers.Stop cancels their
+// context, and for their outcomes, unless the database hangs.
+func (w *Workers) awaitStopped(client client) {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		_ = client.Stop(context.Background())
+	}()
+	select {
+	case <-stopped:
+		return
+	case <-w.ctx.Done():
+	}
+	select {
+	case <-stopped:
+	case <-time.After(storeGrace):
+	}
+}
+
 func (w *Workers) newClient() (client, error) {
-	rescueAfter := w.config.Timeout + rescueSlack
 	queues := make(map[string]river.QueueConfig)
-	for queue := range w.config.Deliver {
-		queues[queue.river()] = river.QueueConfig{MaxWorkers: w.config.Each}
+	longest := time.Duration(0)
+	for name, q := range w.queues {
+		queues[name.river()] = river.QueueConfig{MaxWorkers: q.config.Workers}
+		longest = max(longest, q.maxDuration())
 	}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, &worker{workers: w})
@@ -163,16 +193,44 @@ func (w *Workers) newClient() (client, error) {
 		CancelledJobRetentionPeriod: w.config.KeepDead,
 		CompletedJobRetentionPeriod: w.config.Keep,
 		DiscardedJobRetentionPeriod: w.config.KeepDead,
+		ErrorHandler:                &deaths{w},
 		FetchCooldown:               fetchCooldown,
 		FetchPollInterval:           fetchInterval,
-		JobTimeout:                  w.config.Timeout,
+		ID:                          newClientID(longest),
+		JobTimeout:                  -1, // that of worker.Timeout
 		Logger:                      w.outbox.log,
 		PollOnly:                    true,
 		Queues:                      queues,
-		RescueStuckJobsAfter:        rescueAfter,
-		RetryPolicy:                 backoff{rescueAfter},
+		RescueStuckJobsAfter:        rescueSlack,
+		RetryPolicy:                 backoff{},
 		Workers:                     workers,
 	})
+}
+
+// rescueSlack is the time after the end of an attempt until it is considered lost with its
+// process. It leaves time to store the outcome of a finished attempt. River rescues jobs
+// every 30s, schedules them every 5s, and elects a new leader within 21s, so a lost attempt
+// is repeated within a minute of its timeout.
+const rescueSlack = 10 * time.Second
+
+// newClientID returns an ID that says how long the client's attempts may take. Nodes with
+// different timeouts may share a database, and any of them may look for lost attempts.
+func newClientID(longest time.Duration) string {
+	host, _ := os.Hostname()
+	host = strings.Map(func(r rune) rune {
+		if r > ' ' && r < 0x7f {
+			return r
+		}
+		return -1
+	}, host)
+	return fmt.Sprintf("%.40s/%d/%d/%d", host, os.Getpid(), time.Now().UnixNano(), (longest + rescueSlack).Milliseconds())
+}
+
+// durationOf returns how long the attempts of the client may take, and 0 if the ID is that
+// of another version.
+func durationOf(clientID string) time.Duration {
+	ms, _ := strconv.ParseInt(clientID[strings.LastIndexByte(clientID, '/')+1:], 10, 64)
+	return time.Duration(ms) * time.Millisecond
 }
 
 // Stop begins no more attempts, and waits for the running ones. When the context ends,
@@ -189,7 +247,7 @@ func (w *Workers) Stop(ctx context.Context) error {
 	w.cancel()
 	select {
 	case <-w.done:
-	case <-time.After(time.Second):
+	case <-time.After(2 * storeGrace):
 	}
 	return ctx.Err()
 }
@@ -200,50 +258,65 @@ type worker struct {
 	workers *Workers
 }
 
+// Timeout implements river.Worker. It returns how long the attempt may take, on whichever
+// node it is running, including the time until it begins.
+func (*worker) Timeout(job *river.Job[Callback]) time.Duration {
+	const ofOtherVersions = time.Hour
+	if n := len(job.AttemptedBy); n > 0 {
+		return cmp.Or(durationOf(job.AttemptedBy[n-1]), ofOtherVersions)
+	}
+	return ofOtherVersions
+}
+
+// NextRetry implements river.Worker.
+func (r *worker) NextRetry(job *river.Job[Callback]) time.Time {
+	at, _ := r.workers.retryAt.LoadAndDelete(job.ID)
+	t, _ := at.(time.Time) // zero: by the retry policy
+	return t
+}
+
 // Work implements river.Worker.
 func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 	w := r.workers
-	queue := queueOf(job.Queue)
-	w.throttle(ctx, queue)
-	a := Attempt{Callback: job.Args, ID: job.ID, Attempt: job.Attempt}
-	err := w.attempt(ctx, queue, a)
-	if err != nil {
-		w.failed[queue].Add(1)
-	} else {
-		w.failed[queue].Store(0)
+	q := w.queues[queueOf(job.Queue)]
+	if !q.await(w.stopping) {
+		return river.JobSnooze(snooze(w.stopping)) // not counted
 	}
+	err := q.attempt(ctx, Attempt{Callback: job.Args, ID: job.ID, Attempt: job.Attempt})
 	if err != nil && w.ctx.Err() != nil {
 		return river.JobSnooze(0) // canceled by Stop: due again, and not counted
 	}
-	if err != nil && job.Attempt >= job.MaxAttempts && w.config.Dead != nil {
-		w.config.Dead(a, err)
+	if later, ok := errors.AsType[*LaterError](err); ok {
+		w.retryAt.Store(job.ID, time.Now().Add(min(later.After, maxBackoff)))
 	}
 	return err
 }
 
-// attempt calls the queue's DeliverFunc and converts a panic to an error. River would
-// do so too, but it would log and store the value, which may contain payload.
-func (w *Workers) attempt(ctx context.Context, queue Queue, a Attempt) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			w.outbox.log.Error("delivery panicked", "id", a.ID, "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
-			err = fmt.Errorf("delivery panicked: %T", r)
-		}
-	}()
-	return w.config.Deliver[queue](ctx, a)
+// snooze returns for how long an attempt that could not begin is put off.
+func snooze(ctx context.Context) time.Duration {
+	if ctx.Err() != nil {
+		return 0
+	}
+	return time.Second
 }
 
-// throttle delays an attempt for a quarter of a second after many consecutive ones of
-// its queue have failed. Each failure is several writes, and while one backend is down
-// they would delay the deliveries of the other queues and those who store. River
-// fetches no more of the queue while its workers wait; the first success ends it.
-func (w *Workers) throttle(ctx context.Context, queue Queue) {
-	const many, delay = 64, 250 * time.Millisecond
-	if w.failed[queue].Load() < many {
-		return
+// deaths implements river.ErrorHandler. It is called for every failed attempt, also one
+// that could not begin because the row cannot be read.
+type deaths struct{ workers *Workers }
+
+// HandleError implements river.ErrorHandler.
+func (d *deaths) HandleError(_ context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
+	if job.Attempt >= job.MaxAttempts && d.workers.config.Dead != nil {
+		a := Attempt{ID: job.ID, Attempt: job.Attempt}
+		_ = json.Unmarshal(job.EncodedArgs, &a.Callback) // as far as it can be read
+		q := queueOf(job.Queue)
+		a.Guard, a.Consumer = q.Guard, q.Consumer
+		d.workers.config.Dead(a, err)
 	}
-	select {
-	case <-time.After(min(delay, w.config.Timeout/4)): // the timeout of the attempt is running
-	case <-ctx.Done():
-	}
+	return nil
+}
+
+// HandlePanic implements river.ErrorHandler. Panics of deliveries do not get here.
+func (d *deaths) HandlePanic(ctx context.Context, job *rivertype.JobRow, value any, _ string) *river.ErrorHandlerResult {
+	return d.HandleError(ctx, job, fmt.Errorf("panic: %T", value))
 }

@@ -39,6 +39,7 @@ type Store struct {
 	DSN string `json:"dsn,omitempty"`
 
 	resolved string // unexported, because it holds a password
+	config   *pgxpool.Config
 }
 
 // CaddyModule returns the Caddy module information.
@@ -49,7 +50,7 @@ func (Store) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision replaces placeholders.
+// Provision replaces placeholders and parses the connection string. It does not connect.
 func (s *Store) Provision(caddy.Context) (err error) {
 	if s.DSN == "" {
 		return errors.New("store postgres: want a connection string, such as {env.DATABASE_URL}")
@@ -57,11 +58,15 @@ func (s *Store) Provision(caddy.Context) (err error) {
 	if s.resolved, err = caddy.NewReplacer().ReplaceOrErr(s.DSN, true, true); err != nil {
 		return fmt.Errorf("store postgres: %w; it must be set for the running server: a reload cannot add a variable", err)
 	}
-	return nil
+	s.config, err = parse(s.resolved)
+	return err
 }
 
 // Key implements [delivery.Store].
 func (s *Store) Key() string { return s.resolved }
+
+// Exists implements [delivery.Store].
+func (*Store) Exists() bool { return true }
 
 // UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:
 //
@@ -78,19 +83,27 @@ func (s *Store) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 // Open implements [delivery.Store].
-func (s *Store) Open(logger *slog.Logger) (outbox.Store, error) { return Open(s.resolved, logger) }
+func (s *Store) Open(logger *slog.Logger) (outbox.Store, error) { return open(s.config, logger) }
+
+// Open returns a store with a connection pool for the DSN. It does not connect yet.
+func Open(dsn string, logger *slog.Logger) (outbox.Store, error) {
+	config, err := parse(dsn)
+	if err != nil {
+		return outbox.Store{}, err
+	}
+	return open(config, logger)
+}
 
 // minConnections is the minimum size of the pool, unless the DSN has one. Storing,
 // fetching, completing and listing may each need a connection at the same time; the
 // rest are spare.
 const minConnections = 8
 
-// Open returns a store with a connection pool for the DSN. It does not connect yet.
-func Open(dsn string, logger *slog.Logger) (outbox.Store, error) {
+func parse(dsn string) (*pgxpool.Config, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		// The error of pgx may contain the DSN, and thus the password.
-		return outbox.Store{}, errors.New("postgres: malformed DSN")
+		return nil, errors.New("store postgres: malformed connection string, or a file that it names cannot be read; want postgres://<user>:<password>@<host>/<database>")
 	}
 	if !hasPoolSize(dsn) {
 		config.MaxConns = max(config.MaxConns, minConnections)
@@ -98,13 +111,16 @@ func Open(dsn string, logger *slog.Logger) (outbox.Store, error) {
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 3 * time.Second
 	}
+	return config, nil
+}
+
+func open(config *pgxpool.Config, logger *slog.Logger) (outbox.Store, error) {
 	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		return outbox.Store{}, errors.New("postgres: unusable DSN")
 	}
 	driver := riverpgxv5.New(pool)
 	store, err := outbox.NewStore(outbox.Database{
-		Remote:   true,
 		IsBadRow: isBadRow,
 		SelectJSON: func(query string, _, _ []string) string {
 			return "SELECT coalesce(json_agg(j), '[]')::text FROM (" + query + ") j"

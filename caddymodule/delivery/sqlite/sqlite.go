@@ -63,6 +63,12 @@ func (s *Store) Provision(caddy.Context) (err error) {
 // Key implements [delivery.Store].
 func (s *Store) Key() string { return s.Path }
 
+// Exists implements [delivery.Store].
+func (s *Store) Exists() bool {
+	_, err := os.Stat(s.Path)
+	return err == nil
+}
+
 // UnmarshalCaddyfile sets up the store from Caddyfile tokens. Syntax:
 //
 //	store sqlite [<path>]
@@ -107,13 +113,17 @@ func (s *Store) Open(logger *slog.Logger) (outbox.Store, error) { return Open(s.
 
 // Open opens the file, or creates it if missing.
 func Open(path string, logger *slog.Logger) (outbox.Store, error) {
+	return open(path, logger, driverConnector)
+}
+
+func open(path string, logger *slog.Logger, connect newConnector) (outbox.Store, error) {
 	if err := createFile(path); err != nil {
 		return outbox.Store{}, err
 	}
 	// SQLite has one writer. All writers share one connection and wait for it in
 	// Go, which is fair and immediate; several connections would wait for each other
 	// by sleeping.
-	writer, err := openPreparing(dsn(path, "immediate", mustWrite))
+	writer, err := openPreparing(dsn(path, "immediate", mustWrite), connect)
 	if err != nil {
 		return outbox.Store{}, err
 	}
@@ -204,7 +214,7 @@ func isBadRow(err error) bool {
 		return false
 	}
 	switch e.Code() & 0xff {
-	case sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH:
+	case sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH:
 		return true
 	}
 	return false

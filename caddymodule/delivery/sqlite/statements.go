@@ -18,13 +18,18 @@ const maxStatements = 64
 // openPreparing opens a database whose connections keep their statements prepared.
 // River has SQLite parse the same statement for every row whose attempt has ended, which
 // takes several times as long as executing it.
-func openPreparing(dsn string) (*sql.DB, error) {
-	c, err := sqlite.NewConnector(dsn)
+func openPreparing(dsn string, connect newConnector) (*sql.DB, error) {
+	c, err := connect(dsn)
 	if err != nil {
 		return nil, err
 	}
 	return sql.OpenDB(preparingConnector{c}), nil
 }
+
+// newConnector returns a connector of the driver.
+type newConnector func(dsn string) (driver.Connector, error)
+
+func driverConnector(dsn string) (driver.Connector, error) { return sqlite.NewConnector(dsn) }
 
 type preparingConnector struct{ driver.Connector }
 

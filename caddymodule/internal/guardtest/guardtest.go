@@ -5,6 +5,7 @@
 package guardtest
 
 import (
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
@@ -51,21 +52,22 @@ func Guard(subdirectives ...string) string {
 	return "tim_callback {\n app " + App + " " + Token + "\n" + strings.Join(subdirectives, "\n") + "\n}"
 }
 
-// assigned holds the addresses that FreePort has returned.
+// assigned holds the ports that FreePort has returned.
 var assigned sync.Map
 
 // FreePort returns a local address with a free port that it has not returned before.
-// Tests run in parallel, and need some time before they listen.
+// Tests run in parallel, and need some time before they listen. The port is below those
+// that systems give to outgoing connections, which would take it in the meantime.
 func FreePort(tb testing.TB) string {
 	tb.Helper()
 	for {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			tb.Fatal(err)
+		port := 10000 + rand.IntN(20000) //nolint:gosec // a port need not be unguessable
+		if _, again := assigned.LoadOrStore(port, true); again {
+			continue
 		}
-		_ = listener.Close()
-		address := listener.Addr().String()
-		if _, again := assigned.LoadOrStore(address, true); !again {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		if listener, err := net.Listen("tcp", ":"+strconv.Itoa(port)); err == nil { // as Caddy does
+			_ = listener.Close()
 			return address
 		}
 	}

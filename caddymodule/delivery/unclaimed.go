@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+// unclaimed returns the number of waiting deliveries in each queue that no guard has,
+// because it, or its backend or consumer, was renamed or removed.
+func (s *Service) unclaimed(counts []outbox.Count) map[outbox.Queue]int {
+	unclaimed := make(map[outbox.Queue]int)
+	for _, c := range counts {
+		if isWaiting(c.State) && s.guardOf(c.Queue) == nil {
+			unclaimed[c.Queue] += c.N
+		}
+	}
+	return unclaimed
+}
+
+// isWaiting reports whether a delivery in the state may be attempted.
+func isWaiting(state outbox.State) bool {
+	return state == outbox.Pending || state == outbox.Retrying || state == outbox.Running
+}
+
+// warnOfUnclaimed warns of them as soon as the store is open.
+func (s *Service) warnOfUnclaimed() {
+	select {
+	case <-s.Outbox().Ready():
+	case <-s.ctx.Done():
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
+	defer cancel()
+	counts, err := s.Outbox().Counts(ctx)
+	if err != nil {
+		return // errors of the store are logged elsewhere
+	}
+	for queue, n := range s.unclaimed(counts) {
+		what := "consumer"
+		if queue.Consumer == "" {
+			what = "backend"
+		}
+		s.logger.Warn("deliveries await a guard of this name with this "+what+"; configure it again, or discard them",
+			zap.String("guard", queue.Guard), zap.String("consumer", queue.Consumer), zap.Int("deliveries", n))
+	}
+}
