@@ -25,6 +25,20 @@ const (
 // actionNames are the actions of rules, in the order of the documentation.
 var actionNames = []string{actionForward, actionAck, actionForbid, actionDeliver, actionReject}
 
+// actionFunc performs an action.
+type actionFunc func(h *Handler, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error
+
+var actions = map[string]actionFunc{
+	actionForward: (*Handler).forward,
+	actionAck:     (*Handler).ack,
+	actionForbid:  (*Handler).forbid,
+	actionDeliver: (*Handler).deliver,
+	actionReject:  (*Handler).reject,
+	actionConsoleCheck: func(_ *Handler, w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler, c *call) error {
+		return c.answerOK(w)
+	},
+}
+
 // actionsTaking maps the options of rules to the actions that take them.
 var actionsTaking = map[string][]string{
 	"deadline": {actionForward},
@@ -46,21 +60,11 @@ func optionsOf(action string) []string {
 
 // act performs the action of the call.
 func (h *Handler) act(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) error {
-	switch c.action {
-	case actionForward:
-		return h.forward(w, r, next, c)
-	case actionAck:
-		return h.ack(w, r, c)
-	case actionForbid:
-		return c.forbid(w)
-	case actionDeliver:
-		return h.deliver(w, r, c)
-	case actionReject:
-		return h.reject(w, r, c)
-	case actionConsoleCheck:
-		return c.answerOK(w)
+	serve := actions[c.action]
+	if serve == nil {
+		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("unknown action: %s", c.action))
 	}
-	return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("unknown action: %s", c.action))
+	return serve(h, w, r, next, c)
 }
 
 // or joins words as in "a, b or c".

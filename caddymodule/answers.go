@@ -37,7 +37,7 @@ func (c *call) answerOK(w http.ResponseWriter) error {
 // ack stores the callback for the rule's consumers and answers OK. If storing fails, it
 // refuses the callback instead, so that Tencent repeats it if retries are enabled in the
 // console.
-func (h *Handler) ack(w http.ResponseWriter, r *http.Request, c *call) error {
+func (h *Handler) ack(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler, c *call) error {
 	if len(c.rule.Copy) == 0 {
 		return c.answerOK(w)
 	}
@@ -50,7 +50,11 @@ func (h *Handler) ack(w http.ResponseWriter, r *http.Request, c *call) error {
 }
 
 // forbid answers a verdict that forbids the action of a before-callback.
-func (c *call) forbid(w http.ResponseWriter) error {
+func (*Handler) forbid(w http.ResponseWriter, _ *http.Request, _ caddyhttp.Handler, c *call) error {
+	return c.answerForbid(w)
+}
+
+func (c *call) answerForbid(w http.ResponseWriter) error {
 	code, info := c.rule.Code, c.rule.Info
 	if c.rule.Fallback != nil {
 		code, info = c.rule.Fallback.Code, c.rule.Fallback.Info
@@ -61,7 +65,7 @@ func (c *call) forbid(w http.ResponseWriter) error {
 
 // reject refuses the callback with the HTTP status of the reason, by a FAIL answer or by
 // an error for the error routes of the site.
-func (h *Handler) reject(w http.ResponseWriter, r *http.Request, c *call) error {
+func (h *Handler) reject(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler, c *call) error {
 	switch c.rejection.Reason {
 	case callback.ReasonMethod:
 		w.Header().Set("Allow", http.MethodPost)

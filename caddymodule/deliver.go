@@ -6,10 +6,11 @@ package caddymodule
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 )
@@ -21,7 +22,7 @@ const storeTimeout = time.Second
 // deliver stores the callback for the backend and the rule's consumers, and answers OK. If
 // storing fails, it forwards the callback immediately, and if that fails too, it refuses
 // it: OK is only answered for callbacks that were stored or accepted by the backend.
-func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, c *call) error {
+func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler, c *call) error {
 	h.prepare(r, c)
 	err := h.store(r, c, true, c.rule.Copy)
 	if err == nil {
@@ -62,16 +63,6 @@ func (h *Handler) store(r *http.Request, c *call, own bool, consumers []string) 
 		SdkAppID: c.app.id, Event: c.event, EventID: id, RandomID: c.randomID, Signed: c.verified, Received: c.start,
 		Own: own, Consumers: consumers,
 	})
-}
-
-// snapshot returns a copy of what is stored of a request.
-func snapshot(r *http.Request) *http.Request {
-	taken := &struct {
-		http.Request
-		url url.URL
-	}{*r, *r.URL}
-	taken.URL, taken.Header = &taken.url, r.Header.Clone()
-	return &taken.Request
 }
 
 // unavailable refuses a callback that could neither be stored nor forwarded, so that

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -50,7 +51,7 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 		h.tryForward(w, r, next, c, checkVerdict, func(err error) {
 			h.recordFallback(r, c, err)
 			if c.rule.Fallback.Verdict == verdictForbid {
-				_ = c.forbid(w)
+				_ = c.answerForbid(w)
 				return
 			}
 			_ = c.answerOK(w)
@@ -68,6 +69,16 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 	})
 }
 
+// snapshot returns a copy of what is stored of a request.
+func snapshot(r *http.Request) *http.Request {
+	taken := &struct {
+		http.Request
+		url url.URL
+	}{*r, *r.URL}
+	taken.URL, taken.Header = &taken.url, r.Header.Clone()
+	return &taken.Request
+}
+
 // tryForward forwards the callback. If an answer is in time and check returns nil for it,
 // it is passed on, or replaced by OK if Tencent could not read it. Otherwise, tryForward
 // calls answerInstead, soon after the rule's deadline at the latest, even if the handler
@@ -75,7 +86,7 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call,
 	check func(callback.BackendAnswer) error, answerInstead func(error),
 ) {
-	deadline := c.start.Add(c.rule.deadline())
+	deadline := c.start.Add(c.rule.within)
 	ctx, cancel := context.WithDeadline(r.Context(), deadline)
 	defer cancel()
 	held := answer.Hold(w.Header().Clone())

@@ -70,13 +70,17 @@ func (c *call) appLabel() string {
 
 // count counts a judged callback.
 func (h *Handler) count(c *call) {
-	callbacksTotal.WithLabelValues(c.appLabel(), metric.Command(c.query.CallbackCommand), c.action).Inc()
+	command := metric.Command(c.query.CallbackCommand)
+	callbacksTotal.WithLabelValues(c.appLabel(), command, c.action).Inc()
 	inspectSeconds.Observe(c.took.Seconds())
 	if c.rejection != nil {
 		rejectionsTotal.WithLabelValues(c.appLabel(), string(c.rejection.Reason), h.Mode).Inc()
 	}
 	if c.fallback {
-		countFallback(c)
+		fallbacksTotal.WithLabelValues(c.appLabel(), command, c.verdict).Inc()
+	}
+	if c.event.Drift != nil {
+		driftTotal.WithLabelValues(command).Inc()
 	}
 	if c.token > 0 && c.app != nil {
 		tokenUsesTotal.WithLabelValues(c.app.id, strconv.Itoa(c.token)).Inc()

@@ -12,9 +12,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-
-	"github.com/timguard/timguard/caddymodule/callback"
-	"github.com/timguard/timguard/caddymodule/internal/metric"
 )
 
 // record records the result of judge in placeholders, the access log, the trace and the
@@ -22,33 +19,23 @@ import (
 func (h *Handler) record(r *http.Request, c *call) {
 	h.show(r, c)
 	h.count(c)
+	if c.event.Drift != nil {
+		h.logDrift(c)
+	}
 	if c.rejection != nil {
 		h.logRejection(r, c)
 	}
-	if c.event.Drift != nil {
-		h.recordDrift(c)
-	}
 }
 
-// recordDrift counts a valid payload that differs from the table of commands, and logs the
-// names once for each command.
-func (h *Handler) recordDrift(c *call) {
-	driftTotal.WithLabelValues(metric.Command(c.query.CallbackCommand)).Inc()
+// logDrift logs once for each command, which is a known one, the names by which a payload
+// differs from the table.
+func (h *Handler) logDrift(c *call) {
 	if _, logged := h.drifted.LoadOrStore(c.event.Command, true); logged {
 		return
 	}
 	h.logger.Info("payload differs from the documentation that this version knows; it is accepted",
-		zap.String("guard", h.Name), zap.String("command", c.value("command")),
-		zap.Strings("missing", c.event.Drift.Missing), zap.Strings("unknown", printables(c.event.Drift.Unknown)))
-}
-
-// printables returns the texts, which the caller may have chosen, as they may be logged.
-func printables(texts []string) []string {
-	var all []string
-	for _, text := range texts {
-		all = append(all, callback.Printable(text))
-	}
-	return all
+		zap.String("guard", h.Name), zap.String("command", c.event.Command),
+		zap.Strings("missing", c.event.Drift.Missing), zap.Strings("unknown", c.event.Drift.Unknown))
 }
 
 // lastCall is the call of the last guard that the request has passed. It is stored as a

@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -60,6 +61,8 @@ type Rule struct {
 	// If storing the copies fails, the failure is logged and counted; `forward` and
 	// `deliver` still forward the callback, and `ack` answers 503.
 	Copy []string `json:"copy,omitempty"`
+
+	within time.Duration // Deadline, or its default
 }
 
 // Fallback is the answer if the backend does not give a good one. To a before-callback,
@@ -341,14 +344,6 @@ func (r Rule) matches(command string) bool {
 	return false
 }
 
-// deadline returns how long to wait for an answer.
-func (r *Rule) deadline() time.Duration {
-	if r.Deadline > 0 {
-		return time.Duration(r.Deadline)
-	}
-	return defaultDeadline
-}
-
 // firstRule returns the first rule that applies to the command, or nil.
 func (h *Handler) firstRule(command string) *Rule {
 	for i := range h.Rules {
@@ -381,8 +376,11 @@ func (h *Handler) ruleFor(command string) (*Rule, error) {
 	return rule, nil
 }
 
-// provisionRules finds the rules for the known commands.
+// provisionRules sets the defaults of the rules, and finds those for the known commands.
 func (h *Handler) provisionRules() {
+	for i := range h.Rules {
+		h.Rules[i].within = time.Duration(cmp.Or(h.Rules[i].Deadline, caddy.Duration(defaultDeadline)))
+	}
 	h.known = make(map[string]*Rule)
 	for _, command := range callback.Commands() {
 		h.known[command.Name] = h.firstRule(command.Name)

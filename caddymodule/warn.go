@@ -108,9 +108,9 @@ func (h *Handler) warnOfRule(i int) {
 		h.logger.Warn("rule answers commands whose answer Tencent passes on to a client; name them in an earlier rule, on <command>... forward",
 			zap.Strings("commands", commands), zap.String("action", rule.what()))
 	}
-	if rule.deadline() >= tencentTimeout {
+	if rule.within >= tencentTimeout {
 		h.logger.Warn("deadline is not before Tencent's timeout of 2s",
-			zap.Strings("commands", rule.Commands), zap.Duration("deadline", rule.deadline()))
+			zap.Strings("commands", rule.Commands), zap.Duration("deadline", rule.within))
 	}
 }
 

@@ -51,7 +51,7 @@ const MaxAccounts = 100
 // show that Tencent has changed the payload. At most 16 names are noted of each kind.
 type Drift struct {
 	Missing []string // fields that Tencent documents as always present
-	Unknown []string // names that the table lacks
+	Unknown []string // names that the table lacks, as Printable returns them
 }
 
 const maxDrift = 16

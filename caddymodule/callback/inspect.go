@@ -442,7 +442,7 @@ func (in *inspector) noteInteger(f *field, n int64) {
 func (in *inspector) noteUnknown(o *object, name []byte) {
 	if o.complete {
 		d := in.driftToNote()
-		d.Unknown = appendName(d.Unknown, string(name))
+		d.Unknown = appendName(d.Unknown, Printable(string(name)))
 	}
 }
 
