@@ -87,6 +87,8 @@ func (storing) Register(*Guard) error { return nil }
 
 func (s storing) Store(context.Context, *StoredCallback) error { return s.err }
 
+func (storing) Waits(context.Context, *Guard, string) bool { return false }
+
 func (storing) StoreName() string { return "none" }
 
 func TestWhatAHandlerWritesTooLateIsInNoAnswer(t *testing.T) {

@@ -33,6 +33,10 @@ type Deliveries interface {
 	// the guard's backend, if requested, and the consumers.
 	Store(ctx context.Context, c *StoredCallback) error
 
+	// Waits reports whether earlier callbacks of the conversation wait for the guard's
+	// backend.
+	Waits(ctx context.Context, g *Guard, conversation string) bool
+
 	// StoreName returns the name of the store's module.
 	StoreName() string
 }

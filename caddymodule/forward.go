@@ -59,6 +59,11 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 		return
 	}
 	original := snapshot(r) // the handlers may modify the request
+	if h.mustWait(r, c) && h.store(original, c, true, nil) == nil {
+		h.recordFallback(r, c, errWaits)
+		_ = c.answerOK(w)
+		return
+	}
 	h.tryForward(w, r, next, c, h.Backend.CheckAnswer, func(err error) {
 		h.recordFallback(r, c, err)
 		if err := h.store(original, c, true, nil); err != nil {
@@ -78,6 +83,13 @@ func snapshot(r *http.Request) *http.Request {
 	taken.URL, taken.Header = &taken.url, r.Header.Clone()
 	return &taken.Request
 }
+
+// mustWait reports whether the callback must be delivered after others that are stored.
+func (h *Handler) mustWait(r *http.Request, c *call) bool {
+	return h.Backend.Ordered && c.event.Conversation != "" && h.deliveries.Waits(r.Context(), h.guard, c.event.Conversation)
+}
+
+var errWaits = errors.New("earlier callbacks of the conversation wait for the backend")
 
 // tryForward forwards the callback. If an answer is in time and check returns nil for it,
 // it is passed on, or replaced by OK if Tencent could not read it. Otherwise, tryForward

@@ -67,6 +67,16 @@ type Queue struct {
 	// maximum.
 	Rate float64 `json:"rate,omitempty"`
 
+	// Whether the callbacks of a conversation are delivered one at a time, in the order in
+	// which they were stored: an attempt only begins when no earlier callback of the
+	// conversation waits. Callbacks without a conversation are not ordered.
+	//
+	// While callbacks of a conversation wait for the backend, `fallback deliver` stores
+	// later ones behind them instead of forwarding them. Callbacks that are forwarded at
+	// the same time are not ordered; use `deliver` where the order matters more than a
+	// quick delivery.
+	Ordered bool `json:"ordered,omitempty"`
+
 	Attempts
 }
 
@@ -333,6 +343,8 @@ func (q *Queue) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error) 
 			return true, d.Err(err.Error())
 		}
 		return true, nil
+	case "ordered":
+		return true, option.Flag(d, &q.Ordered)
 	case "rate":
 		return true, q.unmarshalRate(d)
 	}

@@ -21,7 +21,6 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	"github.com/timguard/timguard/caddymodule/callback"
-	"github.com/timguard/timguard/caddymodule/delivery"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -38,35 +37,41 @@ type adminClient struct {
 func deliveriesCommand() *cobra.Command {
 	c := new(adminClient)
 	cmd := subcommand("deliveries", "Works with stored callbacks", `
-Lists, shows, retries and discards the stored callbacks of a running Caddy,
-through its admin API. The address of the API is that of --address, of the
+Lists, shows, retries and discards the stored callbacks of a running Caddy, and
+pauses and resumes their queues, through its admin API. The address of the API is that of --address, of the
 configuration given with --config, or of the Caddyfile in the current directory,
 as with reload.`, cobra.NoArgs, nil)
+	c.addFlags(cmd)
+	cmd.AddCommand(c.listCommand(), c.showCommand(), c.retryCommand(), c.discardCommand(), c.pauseCommand("pause"), c.pauseCommand("resume"), c.statusCommand())
+	return cmd
+}
+
+// addFlags adds the flags that find the admin API to the command and its subcommands.
+func (c *adminClient) addFlags(cmd *cobra.Command) {
 	flags := cmd.PersistentFlags()
 	flags.StringVar(&c.address, "address", "", "address of the admin API (default: that of the configuration, or localhost:2019)")
 	flags.StringVarP(&c.config, "config", "c", "", "configuration file to read the address from (default: Caddyfile, if there is one)")
 	flags.StringVarP(&c.adapter, "adapter", "a", "", "name of the configuration's adapter")
 	flags.BoolVar(&c.asJSON, "json", false, "print the responses of the admin API")
 	cmd.PersistentPreRun = func(cmd *cobra.Command, _ []string) { c.out, c.log = cmd.OutOrStdout(), cmd.ErrOrStderr() }
-	cmd.AddCommand(c.listCommand(), c.showCommand(), c.retryCommand(), c.discardCommand(), c.statusCommand())
-	return cmd
 }
 
 // filterFlags are the flags that select deliveries.
 type filterFlags struct{ values url.Values }
 
-const filterUsage = "[--state <state>] [--guard <name>] [--consumer <name>] [--command <command>] [--since <duration>|<time>] [--before <id>] [--limit <n>]"
+const filterUsage = "[--state <state>] [--guard <name>] [--consumer <name>] [--command <command>] [--conversation <id>] [--since <duration>|<time>] [--before <id>] [--limit <n>]"
 
 func addFilters(flags *pflag.FlagSet) *filterFlags {
 	f := &filterFlags{make(url.Values)}
 	for name, usage := range map[string]string{
-		"state":    "only those in this state: " + strings.Join(stateNames(), ", "),
-		"guard":    "only those of the tim_callback of this name",
-		"consumer": "only the copies for this consumer",
-		"command":  "only those of this CallbackCommand",
-		"since":    "only those stored within this duration, such as 2h, or since this time",
-		"before":   "only those with a smaller id, to get the next page",
-		"limit":    "how many at most, up to 1000",
+		"state":        "only those in this state: " + strings.Join(stateNames(), ", "),
+		"guard":        "only those of the tim_callback of this name",
+		"consumer":     "only the copies for this consumer",
+		"command":      "only those of this CallbackCommand",
+		"conversation": "only those of this group, topic, room or pair of accounts",
+		"since":        "only those stored within this duration, such as 2h, or since this time",
+		"before":       "only those with a smaller id, to get the next page",
+		"limit":        "how many at most, up to 1000",
 	} {
 		flags.Func(name, usage, func(value string) error {
 			f.values.Set(name, value)
@@ -144,6 +149,31 @@ func (c *adminClient) changeCommand(name, short, long, method, suffix, done stri
 	return cmd
 }
 
+// pauseCommand returns the command that pauses or resumes a queue.
+func (c *adminClient) pauseCommand(verb string) *cobra.Command {
+	short, long := "Pauses a queue", `
+Begins no more attempts to deliver the callbacks of a guard to its backend or, with
+a consumer, of their copies to it, on all nodes and until resume. They notice
+within some seconds. Callbacks are still stored.`
+	if verb == "resume" {
+		short, long = "Resumes a paused queue", `
+Ends a pause.`
+	}
+	return subcommand(verb+" <guard>[/<consumer>]", short, long, cobra.ExactArgs(1), func(_ *cobra.Command, args []string) error {
+		guard, consumer, _ := strings.Cut(args[0], "/")
+		path := "/tim_callback/queues/" + url.PathEscape(guard)
+		if consumer != "" {
+			path += "/" + url.PathEscape(consumer)
+		}
+		var answer struct{}
+		if printed, err := c.call(http.MethodPost, path+"/"+verb, &answer); printed || err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "%s: %sd\n", args[0], verb)
+		return err
+	})
+}
+
 func (c *adminClient) eachID(ids []string, method, suffix string, show func(outbox.Delivery) error) error {
 	for _, id := range ids {
 		if _, err := strconv.ParseInt(id, 10, 64); err != nil {
@@ -161,35 +191,8 @@ func (c *adminClient) eachID(ids []string, method, suffix string, show func(outb
 	return nil
 }
 
-func (c *adminClient) statusCommand() *cobra.Command {
-	return subcommand("status", "Shows the number of deliveries by state", "", cobra.NoArgs, func(*cobra.Command, []string) error {
-		var s delivery.Status
-		if printed, err := c.call(http.MethodGet, "/tim_callback/status", &s); printed || err != nil {
-			return err
-		}
-		fmt.Fprintf(c.out, "store %s, guards %s\n", s.Store, strings.Join(s.Guards, ", "))
-		for _, state := range outbox.States() {
-			fmt.Fprintf(c.out, "%8d %s\n", s.Deliveries[state], state)
-		}
-		if s.OldestAgeSeconds > 0 {
-			fmt.Fprintf(c.out, "the oldest one that awaits delivery is %s old\n", time.Duration(s.OldestAgeSeconds*float64(time.Second)).Round(time.Second))
-		}
-		for _, u := range s.Unclaimed {
-			fmt.Fprintf(c.out, "%d await guard %s%s, but no running guard of this name has it\n", u.Deliveries, u.Guard, ofConsumer(u.Consumer))
-		}
-		return nil
-	})
-}
-
-func ofConsumer(name string) string {
-	if name == "" {
-		return ""
-	}
-	return " and consumer " + name
-}
-
-// call calls the admin API and decodes the response into value. With --json, it prints
-// the response instead.
+// call calls the admin API and decodes the response into value. With --json, it also prints
+// the response.
 func (c *adminClient) call(method, uri string, value any) (printed bool, err error) {
 	address, err := c.findAddress()
 	if err != nil {
@@ -200,11 +203,14 @@ func (c *adminClient) call(method, uri string, value any) (printed bool, err err
 		return false, fmt.Errorf("calling the admin API at %s: %w", address, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	if c.asJSON {
-		_, err := io.Copy(c.out, resp.Body)
-		return true, err
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return false, fmt.Errorf("reading the response of the admin API at %s: %w", address, err)
 	}
-	return false, json.NewDecoder(resp.Body).Decode(value)
+	if c.asJSON {
+		_, _ = c.out.Write(text)
+	}
+	return c.asJSON, json.Unmarshal(text, value)
 }
 
 // findAddress determines the address of the admin API as reload does, and prints it.

@@ -37,9 +37,11 @@ func init() {
 //	POST   /tim_callback/deliveries/{id}/retry   makes one due immediately, with all attempts
 //	DELETE /tim_callback/deliveries/{id}         discards one; it stays listed as discarded,
 //	                                             or is deleted if it was dead
+//	POST   /tim_callback/queues/{guard}[/{consumer}]/pause    begins no more attempts, on all nodes
+//	POST   /tim_callback/queues/{guard}[/{consumer}]/resume   ends that
 //
-// The filters are ?state=, ?guard=, ?consumer=, ?command=, ?since=<duration or time>,
-// ?before=<id> and ?limit=. Retrying and discarding several requires at least one.
+// The filters are ?state=, ?guard=, ?consumer=, ?command=, ?conversation=,
+// ?since=<duration or time>, ?before=<id> and ?limit=. Retrying and discarding several requires at least one.
 type adminDeliveries struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -69,10 +71,12 @@ func (adminDeliveries) serve(w http.ResponseWriter, r *http.Request) error {
 		return requireMethod(http.MethodGet, r, func() error { return s.serveStatus(w, r) })
 	case path[0] == "deliveries" && many:
 		return s.serveMany(w, r, len(path) == 2)
+	case path[0] == "queues" && (len(path) == 3 || len(path) == 4):
+		return requireMethod(http.MethodPost, r, func() error { return s.servePause(w, r, path[1:]) })
 	case path[0] == "deliveries" && (len(path) == 2 || len(path) == 3 && path[2] == "retry"):
 		return s.serveOne(w, r, path[1], len(path) == 3)
 	}
-	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("want /tim_callback/status or /tim_callback/deliveries")}
+	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("want /tim_callback/status, /tim_callback/deliveries or /tim_callback/queues")}
 }
 
 func requireMethod(method string, r *http.Request, serve func() error) error {
@@ -89,10 +93,28 @@ func notAllowed(want string) error {
 // Status is the response of /tim_callback/status.
 type Status struct {
 	Store            string               `json:"store"`
+	StoreAt          string               `json:"store_at"` // without a password
+	StoreError       string               `json:"store_error,omitempty"`
 	Guards           []string             `json:"guards"`
 	Deliveries       map[outbox.State]int `json:"deliveries"`
 	OldestAgeSeconds float64              `json:"oldest_delivery_age_seconds"`
+	Queues           []QueueStatus        `json:"queues"`
 	Unclaimed        []Unclaimed          `json:"unclaimed,omitempty"`
+}
+
+// QueueStatus is the state of a queue that is configured.
+type QueueStatus struct {
+	Guard            string               `json:"guard"`
+	Consumer         string               `json:"consumer,omitempty"`
+	Deliveries       map[outbox.State]int `json:"deliveries"`
+	OldestAgeSeconds float64              `json:"oldest_delivery_age_seconds"`
+	Ordered          bool                 `json:"ordered"`
+	Paused           bool                 `json:"paused"`
+}
+
+// Waiting returns the number of deliveries that await an attempt.
+func (q QueueStatus) Waiting() int {
+	return q.Deliveries[outbox.Pending] + q.Deliveries[outbox.Retrying] + q.Deliveries[outbox.Running]
 }
 
 // Unclaimed is the number of deliveries to a guard, or to its backend or consumer, that is
@@ -104,13 +126,23 @@ type Unclaimed struct {
 }
 
 func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
+	response := Status{Store: s.name, StoreAt: s.store.Location(), Guards: slices.Sorted(maps.Keys(s.guards))}
 	counts, err := s.Outbox().Counts(r.Context())
-	if err != nil {
-		return storeError(err)
+	var paused []outbox.Queue
+	if err == nil {
+		paused, err = s.Outbox().Paused(r.Context())
+	}
+	if err = cmp.Or(err, s.Outbox().Err()); err != nil {
+		response.StoreError = err.Error()
+		return writeJSON(w, response)
 	}
 	states, oldest := summary(counts)
-	response := Status{
-		Store: s.name, Guards: slices.Sorted(maps.Keys(s.guards)), Deliveries: states, OldestAgeSeconds: oldest.Seconds(),
+	response.Deliveries, response.OldestAgeSeconds = states, oldest.Seconds()
+	for _, q := range s.configuredQueues() {
+		states, oldest := summary(counts, q)
+		response.Queues = append(response.Queues, QueueStatus{
+			q.Guard, q.Consumer, states, oldest.Seconds(), s.optionsOf(q).Ordered, slices.Contains(paused, q),
+		})
 	}
 	for queue, n := range s.unclaimed(counts) {
 		response.Unclaimed = append(response.Unclaimed, Unclaimed{queue.Guard, queue.Consumer, n})
@@ -119,6 +151,34 @@ func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
 		return cmp.Or(cmp.Compare(a.Guard, b.Guard), cmp.Compare(a.Consumer, b.Consumer))
 	})
 	return writeJSON(w, response)
+}
+
+// servePause pauses or resumes a queue. The path is that of the queue, and what to do.
+func (s *Service) servePause(w http.ResponseWriter, r *http.Request, path []string) error {
+	q := outbox.Queue{Guard: path[0]}
+	if len(path) == 3 {
+		q.Consumer = path[1]
+	}
+	counts, err := s.Outbox().Counts(r.Context())
+	if err != nil {
+		return storeError(err)
+	}
+	has := func(c outbox.Count) bool { return c.Queue == q }
+	if s.guardOf(q) == nil && !slices.ContainsFunc(counts, has) {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no running guard has this queue, and nothing is stored in it")}
+	}
+	switch path[len(path)-1] {
+	case "pause":
+		err = s.Outbox().Pause(r.Context(), q)
+	case "resume":
+		err = s.Outbox().Resume(r.Context(), q)
+	default:
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("want pause or resume at the end of the path")}
+	}
+	if err != nil {
+		return storeError(err)
+	}
+	return writeJSON(w, map[string]any{"guard": q.Guard, "consumer": q.Consumer, "paused": path[len(path)-1] == "pause"})
 }
 
 // serveMany lists, retries or discards all deliveries that match the filters.
@@ -139,11 +199,11 @@ func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) 
 	case !retry && r.Method != http.MethodDelete:
 		return notAllowed("GET or DELETE")
 	case filter == outbox.Filter{}:
-		return badRequest("no filter: want at least one of state, guard, consumer, command, since, before and limit")
+		return badRequest("no filter: want at least one of state, guard, consumer, command, conversation, since, before and limit")
 	}
 	var done int
 	if retry {
-		done, err = s.Outbox().RetryAll(r.Context(), filter, s.maxAttempts)
+		done, err = s.Outbox().RetryAll(r.Context(), filter, s.optionsOf)
 	} else {
 		done, err = s.Outbox().DiscardAll(r.Context(), filter)
 	}
@@ -155,13 +215,17 @@ func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) 
 
 // parseFilter parses the filters in the query.
 func parseFilter(query url.Values) (f outbox.Filter, err error) {
-	for name := range query {
-		if !slices.Contains([]string{"state", "guard", "consumer", "command", "since", "before", "limit"}, name) {
-			return f, badRequest("unknown filter %q: want state, guard, consumer, command, since, before or limit", name)
+	for name, values := range query {
+		if !slices.Contains([]string{"state", "guard", "consumer", "command", "conversation", "since", "before", "limit"}, name) {
+			return f, badRequest("unknown filter %q: want state, guard, consumer, command, conversation, since, before or limit", name)
+		}
+		if len(values) > 1 {
+			return f, badRequest("the filter %s is given twice: want it once", name)
 		}
 	}
 	f = outbox.Filter{
 		State: outbox.State(query.Get("state")), Guard: query.Get("guard"), Consumer: query.Get("consumer"), Command: query.Get("command"),
+		Conversation: query.Get("conversation"),
 	}
 	if f.State != "" && !slices.Contains(outbox.States(), f.State) {
 		return f, badRequest("state: want one of %v", outbox.States())
@@ -205,7 +269,7 @@ func (s *Service) serveOne(w http.ResponseWriter, r *http.Request, id string, re
 	case retry:
 		return notAllowed(http.MethodPost)
 	case r.Method == http.MethodGet:
-		do = s.Outbox().Get
+		do = s.Get
 	case r.Method == http.MethodDelete:
 		do = s.Outbox().Discard
 	default:
@@ -215,6 +279,7 @@ func (s *Service) serveOne(w http.ResponseWriter, r *http.Request, id string, re
 	if err != nil {
 		return storeError(err)
 	}
+	d.Callback.Sealed = nil
 	return writeJSON(w, d)
 }
 

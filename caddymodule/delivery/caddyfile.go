@@ -39,6 +39,7 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 //		max_attempts <n>
 //		keep         <duration>
 //		keep_dead    <duration>
+//		encrypt      <key>...
 //	}
 func (s *Service) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume option name
@@ -64,8 +65,13 @@ func (s *Service) unmarshalOption(d *caddyfile.Dispenser) error {
 		return option.Duration(d, &s.Keep)
 	case "keep_dead":
 		return option.Duration(d, &s.KeepDead)
+	case "encrypt":
+		if s.Encrypt = append(s.Encrypt, d.RemainingArgs()...); len(s.Encrypt) == 0 {
+			return d.Errf("encrypt: want at least one key, such as {file./run/secrets/tim_key}")
+		}
+		return nil
 	default:
-		return d.Errf("unrecognized option %q of tim_delivery: want store, workers, timeout, max_attempts, keep or keep_dead", name)
+		return d.Errf("unrecognized option %q of tim_delivery: want store, workers, timeout, max_attempts, keep, keep_dead or encrypt", name)
 	}
 }
 

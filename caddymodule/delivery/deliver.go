@@ -35,6 +35,9 @@ func (s *Service) deliver(ctx context.Context, a outbox.Attempt) error {
 	if guard == nil { // cannot happen: only configured queues are worked
 		return fmt.Errorf("guard %s has no such route any longer", a.Guard)
 	}
+	if err := s.unseal(&a.Callback); err != nil {
+		return err
+	}
 	return attempt(ctx, s.logger, guard, a)
 }
 

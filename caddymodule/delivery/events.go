@@ -79,6 +79,5 @@ func (s *Service) noteStored(err error) {
 		s.emit("tim_delivery.store_failed", map[string]any{"store": s.name, "error": err.Error()})
 		return
 	}
-	s.logger.Info("store has recovered", zap.String("store", s.name))
 	s.emit("tim_delivery.store_recovered", map[string]any{"store": s.name})
 }

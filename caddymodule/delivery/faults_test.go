@@ -165,7 +165,7 @@ func testStartWithoutStore(t *testing.T, fault storeFault) {
 	if took > 5*time.Second {
 		t.Errorf("it took %s to start", took)
 	}
-	guard.WantLog(t, "opening the store failed; callbacks cannot be stored until it succeeds; retrying", map[string]any{"level": "error", "logger": "tim_delivery"})
+	guard.WantLog(t, "the store cannot be opened; callbacks are forwarded instead of stored, until it can; trying again every second", map[string]any{"level": "error", "logger": "tim_delivery"})
 	p := guardtest.NewPoster(t, s.Listen)
 	const before = "Group.CallbackBeforeSendMsg"
 	want := func(command, body string, status int) {
@@ -207,7 +207,7 @@ func testStartWithoutStore(t *testing.T, fault storeFault) {
 		_, answer, err := p.Post("/callback", callback.RecallCommand, guardtest.Event(id))
 		return err == nil && answer == guardtest.OKJSON && !b.One(t, guardtest.Event(id)).AtOnce()
 	})
-	guard.WantLog(t, "the store is open now", map[string]any{"logger": "tim_delivery"})
+	guard.WantLog(t, "the store works again", map[string]any{"logger": "tim_delivery"})
 	wait("tim_delivery.store_recovered")
 	want("State.StateChange", login, http.StatusOK)
 	b.One(t, []byte(login))
@@ -323,10 +323,7 @@ func TestEndToEndDeliveryIsReloadedToADatabaseThatHangs(t *testing.T) {
 	}
 	b.One(t, guardtest.Event("during"))
 	fault.end(t, s)
-	guardtest.Eventually(t, 20*time.Second, "the store is open", func() bool {
-		code, _ := guardtest.Get(t, http.MethodGet, "http://"+s.Admin+"/tim_callback/status")
-		return code == http.StatusOK
-	})
+	guardtest.Eventually(t, 20*time.Second, "the store is open", func() bool { return s.Status(t).StoreError == "" })
 	guardtest.NewPoster(t, s.Listen).WantOK(t, "after")
 	s.WantState(t, outbox.Delivered, 1)
 }

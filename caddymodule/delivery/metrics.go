@@ -36,6 +36,8 @@ var (
 			"Age of the oldest stored callback of a queue that awaits delivery; 0 if there is none.", []string{"guard", "consumer"}, nil),
 		unclaimed: prometheus.NewDesc("caddy_tim_callback_unclaimed_deliveries",
 			"Stored callbacks that await a guard, or a backend or consumer of it, that is not configured.", nil, nil),
+		paused: prometheus.NewDesc("caddy_tim_callback_queue_paused",
+			"1 if an operator has paused the queue, 0 otherwise.", []string{"guard", "consumer"}, nil),
 		abandoned: prometheus.NewDesc("caddy_tim_callback_abandoned_attempts",
 			"Attempts whose handlers go on although their timeout is over.", nil, nil),
 	}
@@ -55,12 +57,13 @@ const countsMaxAge = 5 * time.Second
 // countsCollector collects the counts of the running configuration's store. If the store
 // does not respond, there are no samples.
 type countsCollector struct {
-	deliveries, oldest, unclaimed, abandoned *prometheus.Desc
+	deliveries, oldest, unclaimed, paused, abandoned *prometheus.Desc
 
 	mu     sync.Mutex
 	at     time.Time
 	of     *Service
 	counts []outbox.Count
+	pauses []outbox.Queue
 }
 
 // Describe implements prometheus.Collector.
@@ -68,6 +71,7 @@ func (c *countsCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.deliveries
 	ch <- c.oldest
 	ch <- c.unclaimed
+	ch <- c.paused
 	ch <- c.abandoned
 }
 
@@ -82,7 +86,7 @@ func (c *countsCollector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	gauge(c.abandoned, float64(s.Outbox().Abandoned()))
-	counts, ok := c.recent(s)
+	counts, paused, ok := c.recent(s)
 	if !ok {
 		return
 	}
@@ -92,6 +96,11 @@ func (c *countsCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(c.deliveries, float64(n), q.Guard, q.Consumer, string(state))
 		}
 		gauge(c.oldest, oldest.Seconds(), q.Guard, q.Consumer)
+		isPaused := 0.0
+		if slices.Contains(paused, q) {
+			isPaused = 1
+		}
+		gauge(c.paused, isPaused, q.Guard, q.Consumer)
 	}
 	unclaimed := 0
 	for _, n := range s.unclaimed(counts) {
@@ -100,20 +109,23 @@ func (c *countsCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.unclaimed, float64(unclaimed))
 }
 
-func (c *countsCollector) recent(s *Service) ([]outbox.Count, bool) {
+func (c *countsCollector) recent(s *Service) (counts []outbox.Count, paused []outbox.Queue, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.of == s && time.Since(c.at) < countsMaxAge {
-		return c.counts, true
+		return c.counts, c.pauses, true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	counts, err := s.Outbox().Counts(ctx)
-	if err != nil {
-		return nil, false
+	if err == nil {
+		paused, err = s.Outbox().Paused(ctx)
 	}
-	c.at, c.of, c.counts = time.Now(), s, counts
-	return counts, true
+	if err != nil {
+		return nil, nil, false
+	}
+	c.at, c.of, c.counts, c.pauses = time.Now(), s, counts, paused
+	return counts, paused, true
 }
 
 // summary returns the number of a queue's deliveries in every state, and the age of the

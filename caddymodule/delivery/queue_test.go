@@ -70,7 +70,7 @@ func TestEndToEndDeliveryHasTheOptionsOfItsQueue(t *testing.T) {
 				switch name := r.URL.Path[1:]; name {
 				case "two-workers", "one-worker", "default-workers":
 					slow[name].add(1)
-					time.Sleep(200 * time.Millisecond)
+					time.Sleep(600 * time.Millisecond)
 					slow[name].add(-1)
 					accept(w, r)
 				case "short-timeout", "short-timeout-copies", "default-timeout":

@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tink-crypto/tink-go/v2/tink"
 	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
@@ -72,6 +73,13 @@ type Service struct {
 	// How long dead and discarded callbacks are kept. Default: `30d`.
 	KeepDead caddy.Duration `json:"keep_dead,omitempty"`
 
+	// Keys to encrypt the bodies and headers of stored callbacks with, by AES-256-GCM: 32
+	// bytes each, in base64, as `tim-callback keygen` prints them. They should be placeholders
+	// such as `{file./run/secrets/tim_key}`. The first one encrypts, and all decrypt, so that
+	// keys can be replaced. What is stored of a callback besides, such as its command, group,
+	// accounts and times, is not encrypted. Default: no encryption.
+	Encrypt []string `json:"encrypt,omitempty"`
+
 	store   Store
 	name    string // of the store
 	guards  map[string][]*caddymodule.Guard
@@ -81,6 +89,7 @@ type Service struct {
 	logger  *zap.Logger
 	failing *atomic.Bool // storing the last callback has failed
 	queues  *queueLog
+	cipher  tink.AEAD // nil without keys
 
 	open *opening
 }
@@ -100,6 +109,9 @@ type Store interface {
 	// previous one if the keys are equal. The key may contain a password, and must not
 	// be logged.
 	Key() string
+
+	// Location says where the database is, without a password.
+	Location() string
 
 	// Exists reports whether the database may contain callbacks, without opening it.
 	Exists() bool
@@ -130,6 +142,10 @@ func (s *Service) Provision(ctx caddy.Context) error {
 	s.failing, s.queue, s.queues, s.open = new(atomic.Bool), new(eventQueue), newQueueLog(s.logger), new(opening)
 	s.guards = make(map[string][]*caddymodule.Guard)
 	s.setDefaults()
+	var err error
+	if s.cipher, err = newCipher(s.Encrypt); err != nil {
+		return err
+	}
 	if err := s.provisionStore(); err != nil {
 		return err
 	}
@@ -251,7 +267,11 @@ func (s *Service) attemptsOf(q outbox.Queue) caddymodule.Attempts {
 	return g.Routes[q.Consumer].Or(s.Attempts)
 }
 
-func (s *Service) maxAttempts(q outbox.Queue) int { return s.attemptsOf(q).MaxAttempts }
+// optionsOf returns the options of a queue that rows depend on.
+func (s *Service) optionsOf(q outbox.Queue) outbox.Options {
+	g := s.guardOf(q)
+	return outbox.Options{MaxAttempts: s.attemptsOf(q).MaxAttempts, Ordered: g != nil && g.Routes[q.Consumer].Ordered}
+}
 
 // stores reports whether any guard stores callbacks.
 func (s *Service) stores() bool {
@@ -331,9 +351,20 @@ func (s *Service) Outbox() *outbox.Outbox {
 	return s.open.outbox
 }
 
+// Get returns a delivery, decrypted if it can be.
+func (s *Service) Get(ctx context.Context, id int64) (outbox.Delivery, error) {
+	d, err := s.Outbox().Get(ctx, id)
+	if err == nil {
+		if failed := s.unseal(&d.Callback); failed != nil {
+			d.Unreadable = failed.Error()
+		}
+	}
+	return d, err
+}
+
 // Retry makes a delivery due immediately, with all its attempts again.
 func (s *Service) Retry(ctx context.Context, id int64) (outbox.Delivery, error) {
-	return s.Outbox().Retry(ctx, id, s.maxAttempts)
+	return s.Outbox().Retry(ctx, id, s.optionsOf)
 }
 
 // isOpen reports whether the app uses its store.
@@ -376,9 +407,9 @@ func (s *Service) Handle(context.Context, caddy.Event) error {
 	}
 	queues := make(map[outbox.Queue]outbox.QueueConfig)
 	for _, q := range s.configuredQueues() {
-		a := s.attemptsOf(q)
+		a, route := s.attemptsOf(q), s.guardOf(q).Routes[q.Consumer]
 		queues[q] = outbox.QueueConfig{
-			Deliver: s.deliver, Ended: s.ended, Workers: a.Workers, Timeout: time.Duration(a.Timeout), Rate: s.guardOf(q).Routes[q.Consumer].Rate,
+			Deliver: s.deliver, Ended: s.ended, Workers: a.Workers, Timeout: time.Duration(a.Timeout), Rate: route.Rate, Ordered: route.Ordered,
 		}
 	}
 	var err error

@@ -25,7 +25,10 @@ import (
 // Store implements [caddymodule.Deliveries].
 func (s *Service) Store(ctx context.Context, c *caddymodule.StoredCallback) error {
 	start := time.Now()
-	_, err := s.Outbox().Put(ctx, s.rowsOf(c)...)
+	rows, err := s.rowsOf(c)
+	if err == nil {
+		_, err = s.Outbox().Put(ctx, rows...)
+	}
 	storeSeconds.Observe(time.Since(start).Seconds())
 	s.noteStored(err)
 	return err
@@ -33,21 +36,25 @@ func (s *Service) Store(ctx context.Context, c *caddymodule.StoredCallback) erro
 
 // rowsOf returns the rows to store: one for the guard's own backend, if requested, and one
 // for each consumer.
-func (s *Service) rowsOf(c *caddymodule.StoredCallback) []*outbox.Callback {
+func (s *Service) rowsOf(c *caddymodule.StoredCallback) ([]*outbox.Callback, error) {
 	consumers := c.Consumers
 	if c.Own {
 		consumers = append([]string{""}, consumers...)
 	}
 	row := rowOf(c)
+	if err := s.seal(&row); err != nil {
+		return nil, err
+	}
 	var rows []*outbox.Callback
 	for _, consumer := range consumers {
 		copied := row
 		copied.Consumer = consumer
 		copied.Key = contentKey(c, row.Host, row.URI, consumer)
-		copied.MaxAttempts = s.maxAttempts(outbox.Queue{Guard: row.Guard, Consumer: consumer})
+		options := s.optionsOf(outbox.Queue{Guard: row.Guard, Consumer: consumer})
+		copied.MaxAttempts, copied.Ordered = options.MaxAttempts, options.Ordered
 		rows = append(rows, &copied)
 	}
-	return rows
+	return rows, nil
 }
 
 // rowOf returns the row for a callback, with everything that is needed to send the
@@ -126,4 +133,17 @@ func contentKey(c *caddymodule.StoredCallback, host, uri, consumer string) strin
 	}
 	sum := sha256.Sum256([]byte(strings.Join([]string{c.EventID, c.Guard.Name, strings.ToLower(host), path, consumer}, "\n")))
 	return hex.EncodeToString(sum[:])
+}
+
+// waitsTimeout limits the question whether callbacks wait, which delays each forwarded
+// callback of an ordered backend.
+const waitsTimeout = 250 * time.Millisecond
+
+// Waits implements [caddymodule.Deliveries]. If the store does not answer, nothing can be
+// stored behind them anyway.
+func (s *Service) Waits(ctx context.Context, g *caddymodule.Guard, conversation string) bool {
+	ctx, cancel := context.WithTimeout(ctx, waitsTimeout)
+	defer cancel()
+	waits, err := s.Outbox().Waits(ctx, outbox.Queue{Guard: g.Name}, callback.Printable(conversation))
+	return err == nil && waits
 }

@@ -50,4 +50,25 @@ func (s *Service) warnOfUnclaimed() {
 		s.logger.Warn("deliveries await a guard of this name with this "+what+"; configure it again, or discard them",
 			zap.String("guard", queue.Guard), zap.String("consumer", queue.Consumer), zap.Int("deliveries", n))
 	}
+	s.warnOfPaused(ctx, counts)
+}
+
+// warnOfPaused warns of deliveries that wait for an operator to resume their queue.
+func (s *Service) warnOfPaused(ctx context.Context, counts []outbox.Count) {
+	paused, err := s.Outbox().Paused(ctx)
+	if err != nil {
+		return
+	}
+	for _, queue := range paused {
+		n := 0
+		for _, c := range counts {
+			if c.Queue == queue && isWaiting(c.State) {
+				n += c.N
+			}
+		}
+		if n > 0 {
+			s.logger.Warn("deliveries wait in a queue that is paused; resume it to deliver them",
+				zap.String("guard", queue.Guard), zap.String("consumer", queue.Consumer), zap.Int("deliveries", n))
+		}
+	}
 }

@@ -144,7 +144,7 @@ func (q *queue) awaitRoom(ctx context.Context) bool {
 		if !full {
 			return true
 		}
-		q.outbox.log.Error("as many attempts hang as the queue has workers; it waits until one ends",
+		q.outbox.quiet.Error("as many attempts hang as the queue has workers; it waits until one ends",
 			"guard", q.name.Guard, "consumer", q.name.Consumer, "workers", q.config.Workers)
 		select {
 		case <-room:

@@ -69,8 +69,17 @@ type Callback struct {
 	// stored as base64, and the last field so that operators see the others first.
 	Body string `json:"body,omitempty"`
 
+	// Sealed contains Header and Body if they are encrypted. This package does not decrypt
+	// it.
+	Sealed []byte `json:"sealed,omitempty"`
+
 	// MaxAttempts is the maximum number of attempts. It is not part of the arguments.
 	MaxAttempts int `json:"-"`
+
+	// Ordered is whether the queue is. It is not part of the arguments.
+	Ordered bool `json:"-"`
+
+	id int64 // set by Put
 }
 
 // kind is the River job kind of stored callbacks.
@@ -167,6 +176,9 @@ func storable(s string) bool {
 	return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
 }
 
+// waitsItsTurn reports whether the callback may have to wait for others of its conversation.
+func (c *Callback) waitsItsTurn() bool { return c.Ordered && c.Conversation != "" }
+
 // identity returns what River's unique index compares, or "" if the callback is never
 // a duplicate.
 func (c *Callback) identity() string {
@@ -178,7 +190,7 @@ func (c *Callback) identity() string {
 
 // insertOpts returns the options with which River inserts c.
 func (c *Callback) insertOpts() *river.InsertOpts {
-	opts := &river.InsertOpts{Queue: c.queue().river(), MaxAttempts: c.MaxAttempts}
+	opts := &river.InsertOpts{Queue: c.queue().river(), MaxAttempts: c.MaxAttempts, Pending: c.waitsItsTurn()}
 	if c.Key != "" {
 		// With River's default states, a row counts until it is removed some time
 		// after its completion. ByPeriod would instead split time into fixed

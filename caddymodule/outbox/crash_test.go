@@ -71,9 +71,26 @@ func spawn(t *testing.T, c config, role, run string) (lines *bufio.Scanner, kill
 		t.Fatal(err)
 	}
 	var once sync.Once
-	kill = func() { once.Do(func() { _ = cmd.Process.Kill() }) }
-	t.Cleanup(func() { kill(); _ = cmd.Wait() })
+	kill = func() { once.Do(func() { _, _ = cmd.Process.Kill(), cmd.Wait() }) }
+	t.Cleanup(kill)
 	return bufio.NewScanner(out), kill
+}
+
+// beginAttempt stores a callback, begins an attempt in a child, and returns a function that
+// kills it.
+func beginAttempt(t *testing.T, c config) (kill func()) {
+	t.Helper()
+	o, err := c.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustPut(t, o, recall("a"))
+	o.Close() // one process at a time can have an SQLite file open
+	lines, kill := spawn(t, c, "deliver", "")
+	if !lines.Scan() || lines.Text() != "began" {
+		t.Fatalf("child said %q", lines.Text())
+	}
+	return kill
 }
 
 func TestLostAttemptsAreRepeated(t *testing.T) {
@@ -83,15 +100,11 @@ func TestLostAttemptsAreRepeated(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		c := configFor(t, driver)
 		c.timeout = time.Second
-		o := mustOpen(t, c)
-		mustPut(t, o, recall("a"))
-		lines, kill := spawn(t, c, "deliver", "")
-		if !lines.Scan() || lines.Text() != "began" {
-			t.Fatalf("child said %q", lines.Text())
-		}
+		kill := beginAttempt(t, c)
 		time.Sleep(100 * time.Millisecond)
 		kill()
 		died := time.Now()
+		o := mustOpen(t, c)
 		got := make(chan outbox.Attempt, 1)
 		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error { got <- d; return nil })
 		select {
@@ -111,13 +124,8 @@ func TestALostAttemptIsNoFailure(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		c := configFor(t, driver)
 		c.timeout, c.maxAttempts = time.Second, 1
+		beginAttempt(t, c)()
 		o := mustOpen(t, c)
-		mustPut(t, o, recall("a"))
-		lines, kill := spawn(t, c, "deliver", "")
-		if !lines.Scan() || lines.Text() != "began" {
-			t.Fatalf("child said %q", lines.Text())
-		}
-		kill()
 		var got atomic.Int64
 		mustWork(t, o, func(_ context.Context, a outbox.Attempt) error {
 			got.Store(int64(a.Attempt))
@@ -126,10 +134,6 @@ func TestALostAttemptIsNoFailure(t *testing.T) {
 		eventually(t, 2*time.Minute, "delivered", func() bool { return count(t, o, outbox.Delivered) == 1 })
 		if n := got.Load(); n != 1 {
 			t.Errorf("it was attempt %d, want the first again", n)
-		}
-		items, err := o.List(context.Background(), outbox.Filter{})
-		if err != nil || len(items[0].Failures) != 1 || !strings.Contains(items[0].Failures[0].Error, "lost with its process") {
-			t.Errorf("%+v, %v", items, err)
 		}
 	})
 }

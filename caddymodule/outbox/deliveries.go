@@ -98,6 +98,9 @@ type Delivery struct {
 	Failures []Failure `json:"failures,omitempty"`
 
 	Callback Callback `json:"callback"`
+
+	// Unreadable says why the callback cannot be decrypted, if it cannot be.
+	Unreadable string `json:"unreadable,omitempty"`
 }
 
 // Get returns the callback with the given id, or ErrNotFound.
@@ -108,19 +111,29 @@ func (o *Outbox) Get(ctx context.Context, id int64) (Delivery, error) {
 	return delivery(o.store.read.JobGetByID(ctx, &riverdriver.JobGetByIDParams{ID: id}))
 }
 
-// MaxAttempts returns the maximum number of attempts of a queue.
-type MaxAttempts func(Queue) int
+// Options are the options of a queue that rows depend on.
+type Options struct {
+	MaxAttempts int
+	Ordered     bool
+}
+
+// OptionsOf returns the options of a queue.
+type OptionsOf func(Queue) Options
 
 // Retry makes the callback with the given id due immediately, with all its attempts again,
-// whatever its state. It returns ErrNotFound, or ErrState if an attempt is
+// whatever its state. In an ordered queue, it is due as soon as it is its turn. It returns ErrNotFound, or ErrState if an attempt is
 // running, or if the callback is dead or discarded and the same event has been stored
 // again since.
-func (o *Outbox) Retry(ctx context.Context, id int64, maxAttempts MaxAttempts) (d Delivery, err error) {
+func (o *Outbox) Retry(ctx context.Context, id int64, options OptionsOf) (d Delivery, err error) {
 	err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
-		d, err = retry(ctx, tx, id, maxAttempts)
+		d, err = retry(ctx, tx, id, options)
 		return err
 	})
-	return d, o.explain(err)
+	if err != nil {
+		return d, o.explain(err)
+	}
+	o.advance(ctx, d.Callback.queue(), id)
+	return d, nil
 }
 
 // change calls do in a transaction.
@@ -139,7 +152,7 @@ func (o *Outbox) change(ctx context.Context, do func(riverdriver.ExecutorTx) err
 	return tx.Commit(ctx)
 }
 
-func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts MaxAttempts) (Delivery, error) {
+func retry(ctx context.Context, tx riverdriver.Executor, id int64, options OptionsOf) (Delivery, error) {
 	d, err := delivery(tx.JobGetByID(ctx, &riverdriver.JobGetByIDParams{ID: id}))
 	if err != nil {
 		return d, err
@@ -147,8 +160,9 @@ func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts M
 	if d.State == Running {
 		return d, fmt.Errorf("%w: an attempt is running", ErrState)
 	}
+	of := options(d.Callback.queue())
 	_, err = tx.JobUpdateFull(ctx, &riverdriver.JobUpdateFullParams{
-		ID: id, AttemptDoUpdate: true, MaxAttemptsDoUpdate: true, MaxAttempts: maxAttempts(d.Callback.queue()),
+		ID: id, AttemptDoUpdate: true, MaxAttemptsDoUpdate: true, MaxAttempts: of.MaxAttempts,
 		// The metadata of a cancelled job would make River cancel it again after the
 		// next attempt.
 		MetadataDoUpdate: true, Metadata: []byte("{}"),
@@ -156,7 +170,11 @@ func retry(ctx context.Context, tx riverdriver.Executor, id int64, maxAttempts M
 	if err != nil {
 		return d, err
 	}
-	return delivery(tx.JobRetry(ctx, &riverdriver.JobRetryParams{ID: id}))
+	d, err = delivery(tx.JobRetry(ctx, &riverdriver.JobRetryParams{ID: id}))
+	if err == nil && of.Ordered && d.Callback.Conversation != "" {
+		err = tx.Exec(ctx, "UPDATE river_job SET state = 'pending' WHERE state = 'available' AND id = "+joined([]int64{id}))
+	}
+	return d, err
 }
 
 // Discard discards the callback with the given id: it is not attempted again, unless
@@ -167,7 +185,11 @@ func (o *Outbox) Discard(ctx context.Context, id int64) (d Delivery, err error) 
 		d, err = discard(ctx, tx, id)
 		return err
 	})
-	return d, err
+	if err != nil {
+		return d, err
+	}
+	o.advance(ctx, d.Callback.queue(), id)
+	return d, nil
 }
 
 func discard(ctx context.Context, tx riverdriver.Executor, id int64) (Delivery, error) {
@@ -204,11 +226,11 @@ const bulk = 100
 
 // RetryAll retries all callbacks that the filter selects, as Retry does, and returns
 // their number. It skips callbacks that cannot be retried.
-func (o *Outbox) RetryAll(ctx context.Context, f Filter, maxAttempts MaxAttempts) (done int, err error) {
+func (o *Outbox) RetryAll(ctx context.Context, f Filter, options OptionsOf) (done int, err error) {
 	return o.each(ctx, f, func(ctx context.Context, ids []int64) (done int, err error) {
 		err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
 			for _, id := range ids {
-				switch err := o.explain(retryWithin(ctx, tx, id, maxAttempts)); {
+				switch err := o.explain(retryWithin(ctx, tx, id, options)); {
 				case err == nil:
 					done++
 				case !errors.Is(err, ErrState) && !errors.Is(err, ErrNotFound):
@@ -217,17 +239,20 @@ func (o *Outbox) RetryAll(ctx context.Context, f Filter, maxAttempts MaxAttempts
 			}
 			return nil
 		})
+		if err == nil {
+			err = advanceAfter(ctx, o.store.write, ids...)
+		}
 		return done, err
 	})
 }
 
 // retryWithin retries in a nested transaction, so that tx can continue after a failure.
-func retryWithin(ctx context.Context, tx riverdriver.ExecutorTx, id int64, maxAttempts MaxAttempts) error {
+func retryWithin(ctx context.Context, tx riverdriver.ExecutorTx, id int64, options OptionsOf) error {
 	inner, err := tx.Begin(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := retry(ctx, inner, id, maxAttempts); err != nil {
+	if _, err := retry(ctx, inner, id, options); err != nil {
 		return errors.Join(err, inner.Rollback(ctx))
 	}
 	return inner.Commit(ctx)

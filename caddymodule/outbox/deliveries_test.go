@@ -99,7 +99,7 @@ func TestRetryResetsTheAttemptsFromEveryState(t *testing.T) {
 func testRetry(t *testing.T, driver string, state outbox.State) {
 	t.Helper()
 	const attempts = 2
-	all := func(outbox.Queue) int { return attempts }
+	all := func(outbox.Queue) outbox.Options { return outbox.Options{MaxAttempts: attempts} }
 	ctx := context.Background()
 	c := configFor(t, driver)
 	c.maxAttempts = attempts

@@ -15,15 +15,15 @@ import (
 )
 
 // workingDriver is the River driver of workers. It replaces two operations of River's
-// maintenance.
+// maintenance, and looks at what is fetched and ended.
 type workingDriver[TTx any] struct {
 	riverdriver.Driver[TTx]
-	schedule string // Database.Schedule
+	workers *Workers
 }
 
 // GetExecutor implements riverdriver.Driver.
 func (d workingDriver[TTx]) GetExecutor() riverdriver.Executor {
-	return workingExecutor{d.Driver.GetExecutor(), d.schedule}
+	return workingExecutor{d.Driver.GetExecutor(), d.workers}
 }
 
 // UnwrapTx implements riverdriver.Driver.
@@ -36,7 +36,7 @@ func (d workingDriver[TTx]) UnwrapTx(tx riverdriver.ExecutorTx) TTx {
 
 type workingExecutor struct {
 	riverdriver.Executor
-	schedule string
+	workers *Workers
 }
 
 // Begin implements riverdriver.Executor.
@@ -45,7 +45,48 @@ func (e workingExecutor) Begin(ctx context.Context) (riverdriver.ExecutorTx, err
 	if err != nil {
 		return nil, err
 	}
-	return workingTx{tx, e.schedule}, nil
+	return workingTx{tx, e.workers.outbox.store.Schedule}, nil
+}
+
+// JobGetAvailable implements riverdriver.Executor. If there is nothing to do, it waits until
+// there is, up to fetchInterval, so that a callback is delivered as soon as it is stored.
+func (e workingExecutor) JobGetAvailable(ctx context.Context, params *riverdriver.JobGetAvailableParams) (*riverdriver.JobGetAvailableResult, error) {
+	q := queueOf(params.Queue)
+	for woken := e.workers.outbox.woken(q); ; {
+		result, err := e.Executor.JobGetAvailable(ctx, params)
+		e.workers.outbox.note(err)
+		if err == nil && len(result.Jobs)+len(result.DecodeErrors) > 0 {
+			return result, nil
+		}
+		select {
+		case <-woken:
+			woken = nil // the next time, it does not wait for more
+			continue
+		case <-time.After(fetchInterval):
+		case <-e.workers.stopping.Done():
+		}
+		return result, err
+	}
+}
+
+// JobSetStateIfRunningMany implements riverdriver.Executor. After rows of ordered queues have
+// ended, those that wait for them become available.
+func (e workingExecutor) JobSetStateIfRunningMany(ctx context.Context, params *riverdriver.JobSetStateIfRunningManyParams) ([]*rivertype.JobRow, error) {
+	rows, err := e.Executor.JobSetStateIfRunningMany(ctx, params)
+	if err != nil {
+		return rows, err
+	}
+	ended := make(map[Queue][]int64)
+	for _, row := range rows {
+		if row.FinalizedAt != nil && e.workers.isOrdered(row) {
+			q := queueOf(row.Queue)
+			ended[q] = append(ended[q], row.ID)
+		}
+	}
+	for q, ids := range ended {
+		e.workers.outbox.advance(ctx, q, ids...)
+	}
+	return rows, nil
 }
 
 // JobRescueMany implements riverdriver.Executor. River would count attempts that were lost

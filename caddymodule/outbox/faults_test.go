@@ -30,7 +30,7 @@ func TestFilesAreOnlyAccessibleToTheirOwner(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "b c%20?")
 	o := mustOpen(t, config{driver: "sqlite", store: filepath.Join(dir, "outbox.db")})
 	mustPut(t, o, recall("a"))
-	want := map[string]fs.FileMode{"": 0o700, "outbox.db": 0o600, "outbox.db-wal": 0o600, "outbox.db-shm": 0o600}
+	want := map[string]fs.FileMode{"": 0o700, "outbox.db": 0o600, "outbox.db-wal": 0o600, "outbox.db-shm": 0o600, "outbox.db.lock": 0o600}
 	for name, mode := range want {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
@@ -39,7 +39,7 @@ func TestFilesAreOnlyAccessibleToTheirOwner(t *testing.T) {
 			t.Errorf("%q has mode %v, want %v", name, info.Mode().Perm(), mode)
 		}
 	}
-	if entries, _ := os.ReadDir(dir); len(entries) != 3 {
+	if entries, _ := os.ReadDir(dir); len(entries) != 4 {
 		t.Errorf("unexpected files: %v", entries)
 	}
 }

@@ -29,6 +29,7 @@ type config struct {
 	timeout     time.Duration
 	maxAttempts int
 	keep        time.Duration
+	ordered     bool
 	logger      *slog.Logger
 }
 
@@ -144,7 +145,7 @@ func recall(key string) outbox.Callback {
 func (o *opened) put(ctx context.Context, callbacks ...outbox.Callback) (duplicate bool, err error) {
 	var all []*outbox.Callback
 	for _, c := range callbacks {
-		c.MaxAttempts = o.maxAttempts(outbox.Queue{})
+		c.MaxAttempts, c.Ordered = o.maxAttempts(outbox.Queue{}), o.config.ordered
 		all = append(all, &c)
 	}
 	duplicates, err := o.Put(ctx, all...)
@@ -180,7 +181,7 @@ func (o *opened) work(deliver map[string]outbox.DeliverFunc, each int) (*outbox.
 func (o *opened) workQueues(queues map[outbox.Queue]outbox.DeliverFunc, each int) (*outbox.Workers, error) {
 	c := outbox.WorkConfig{Queues: make(map[outbox.Queue]outbox.QueueConfig), Keep: 24 * time.Hour, KeepDead: 720 * time.Hour}
 	for name, deliver := range queues {
-		q := outbox.QueueConfig{Deliver: deliver, Workers: each, Timeout: 30 * time.Second}
+		q := outbox.QueueConfig{Deliver: deliver, Workers: each, Timeout: 30 * time.Second, Ordered: o.config.ordered}
 		if o.config.timeout > 0 {
 			q.Timeout = o.config.timeout
 		}
@@ -244,4 +245,4 @@ func oldestAge(t testing.TB, o *opened) (oldest time.Duration) {
 	return oldest
 }
 
-func twenty(outbox.Queue) int { return 20 }
+func twenty(outbox.Queue) outbox.Options { return outbox.Options{MaxAttempts: 20} }

@@ -13,12 +13,17 @@ import (
 // repeatAfter is how long repetitions of a message are suppressed.
 const repeatAfter = 10 * time.Second
 
-// quietHandler reduces River's logging: it lowers the level Info to Debug, and passes
-// on repeated warnings and errors, such as those of every poll while a database is
-// down, only once in a while.
+// settle is how long warnings and errors are held back until it is known whether they only
+// say that the store does not work.
+const settle = time.Second
+
+// quietHandler reduces River's logging: it lowers the level Info to Debug, and passes on
+// repeated warnings and errors only once in a while, and not at all while the store does not
+// work, which one line of its own says.
 type quietHandler struct {
 	slog.Handler
-	seen *seen
+	seen  *seen
+	works func() bool
 }
 
 type seen struct {
@@ -26,8 +31,8 @@ type seen struct {
 	last map[string]time.Time
 }
 
-func newQuietHandler(h slog.Handler) slog.Handler {
-	return quietHandler{h, &seen{last: make(map[string]time.Time)}}
+func newQuietHandler(h slog.Handler, works func() bool) slog.Handler {
+	return quietHandler{h, &seen{last: make(map[string]time.Time)}, works}
 }
 
 func quiet(level slog.Level) slog.Level {
@@ -45,10 +50,17 @@ func (h quietHandler) Enabled(ctx context.Context, level slog.Level) bool {
 // Handle implements slog.Handler.
 func (h quietHandler) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = quiet(r.Level)
-	if r.Level >= slog.LevelWarn && h.seen.recently(r.Message, r.Time) {
-		return nil
+	if r.Level < slog.LevelWarn {
+		return h.Handler.Handle(ctx, r)
 	}
-	return h.Handler.Handle(ctx, r)
+	if !h.seen.recently(r.Message, r.Time) {
+		time.AfterFunc(settle, func() {
+			if h.works() {
+				_ = h.Handler.Handle(context.WithoutCancel(ctx), r)
+			}
+		})
+	}
+	return nil
 }
 
 // recently reports whether the message was passed on less than repeatAfter ago. The
@@ -65,10 +77,10 @@ func (s *seen) recently(message string, now time.Time) bool {
 
 // WithAttrs implements slog.Handler.
 func (h quietHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return quietHandler{h.Handler.WithAttrs(attrs), h.seen}
+	return quietHandler{h.Handler.WithAttrs(attrs), h.seen, h.works}
 }
 
 // WithGroup implements slog.Handler.
 func (h quietHandler) WithGroup(name string) slog.Handler {
-	return quietHandler{h.Handler.WithGroup(name), h.seen}
+	return quietHandler{h.Handler.WithGroup(name), h.seen, h.works}
 }

@@ -34,8 +34,9 @@ var (
 
 // Outbox is a store of callbacks. It is safe for concurrent use.
 type Outbox struct {
-	store Store // valid when ready is closed
-	log   *slog.Logger
+	store Store        // valid when ready is closed
+	log   *slog.Logger // of events
+	quiet *slog.Logger // of River, and of what goes wrong only if the store does not work
 
 	puts       chan *put
 	putTimeout time.Duration
@@ -44,6 +45,8 @@ type Outbox struct {
 	workers   sync.WaitGroup
 	abandoned atomic.Int64 // see Abandoned
 	paces     sync.Map     // by queue
+	health    health
+	signals   signals
 
 	ctx    context.Context // canceled by Close
 	cancel context.CancelFunc
@@ -68,11 +71,12 @@ const (
 // background.
 func Open(open func() (Store, error), logger *slog.Logger) *Outbox {
 	o := &Outbox{
-		log:        slog.New(newQuietHandler(logger.Handler())),
+		log:        logger,
 		puts:       make(chan *put),
 		putTimeout: putTimeout,
 		ready:      make(chan struct{}),
 	}
+	o.quiet = slog.New(newQuietHandler(logger.Handler(), func() bool { return o.Err() == nil }))
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	tried := make(chan struct{})
 	o.done.Go(func() {
@@ -94,7 +98,14 @@ func (o *Outbox) try(open func() (Store, error)) error {
 	}
 	ctx, cancel := context.WithTimeout(o.ctx, migrateTimeout)
 	defer cancel()
-	if err := store.migrate(ctx, o.log); err != nil {
+	err = store.alone(ctx, func() error { return store.migrate(ctx, o.quiet) })
+	if err == nil {
+		err = store.recover(ctx)
+	}
+	if err != nil {
+		if store.Explain != nil {
+			err = store.Explain(err)
+		}
 		store.Close()
 		return err
 	}
@@ -107,12 +118,7 @@ func (o *Outbox) try(open func() (Store, error)) error {
 func (o *Outbox) keepTrying(open func() (Store, error), tried chan<- struct{}) {
 	for first := true; ; first = false {
 		err := o.try(open)
-		switch {
-		case err != nil:
-			o.log.Error("opening the store failed; callbacks cannot be stored until it succeeds; retrying", "error", err)
-		case !first:
-			o.log.Warn("the store is open now")
-		}
+		o.note(err)
 		if first {
 			close(tried)
 		}

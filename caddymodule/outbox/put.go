@@ -34,7 +34,7 @@ type put struct {
 
 func (p *put) bytes() (n int) {
 	for _, c := range p.callbacks {
-		n += len(c.Body)
+		n += len(c.Body) + len(c.Sealed)
 	}
 	return n
 }
@@ -114,12 +114,34 @@ func (o *Outbox) write(batch []*put) {
 	err := o.insert(batch)
 	if err != nil && len(batch) > 1 && o.store.IsBadRow(err) {
 		for _, p := range batch {
-			p.outcome <- o.insert([]*put{p})
+			o.write([]*put{p})
 		}
 		return
 	}
 	for _, p := range batch {
 		p.outcome <- err
+	}
+	if err == nil {
+		o.stored(batch)
+	}
+}
+
+// stored makes the callbacks of a batch available to workers.
+func (o *Outbox) stored(batch []*put) {
+	waiting := make(map[Queue][]int64)
+	for _, p := range batch {
+		for _, c := range p.callbacks {
+			if c.waitsItsTurn() {
+				waiting[c.queue()] = append(waiting[c.queue()], c.id)
+				continue
+			}
+			o.wake(c.queue())
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), o.putTimeout)
+	defer cancel()
+	for q, ids := range waiting {
+		o.advance(ctx, q, ids...)
 	}
 }
 
@@ -159,6 +181,7 @@ func (o *Outbox) insert(batch []*put) (err error) {
 		params = append(params, river.InsertManyParams{Args: r.Callback, InsertOpts: r.insertOpts()})
 	}
 	results, err := o.store.put.InsertMany(ctx, params)
+	o.note(err)
 	if err != nil {
 		return fmt.Errorf("storing: %w", err)
 	}
@@ -168,6 +191,7 @@ func (o *Outbox) insert(batch []*put) (err error) {
 		}
 	}
 	for i, r := range results {
+		first[i].id = r.Job.ID
 		if r.UniqueSkippedAsDuplicate {
 			first[i].put.duplicates++
 		}

@@ -23,6 +23,9 @@ type Filter struct {
 	Consumer string
 	Command  string
 
+	// Conversation selects callbacks that belong in one order.
+	Conversation string
+
 	// Before selects callbacks with smaller ids. Pass the last id of a page to get
 	// the next one.
 	Before int64
@@ -65,6 +68,9 @@ func (f Filter) where(timeOf func(column string) string) (string, []any, error) 
 	}
 	if f.Command != "" {
 		add("args->>'command' = ?", f.Command)
+	}
+	if f.Conversation != "" {
+		add(conversationOf+" = ?", f.Conversation)
 	}
 	if f.Before > 0 {
 		add("id < ?", f.Before)

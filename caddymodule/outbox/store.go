@@ -39,10 +39,22 @@ type Database struct {
 	// Errors is an SQL expression for a job's errors as JSON.
 	Errors string
 
+	// Exclusive is whether no other process can have the database open, so that attempts
+	// that seem to be running when it is opened were lost with the last one.
+	Exclusive bool
+
 	// Schedule is an SQL statement that makes deliveries available that are due at its
 	// argument, an RFC 3339 timestamp. It must be limited to some thousands, so that
 	// it does not delay Put noticeably.
 	Schedule string
+
+	// Lock holds a lock that all processes with the database share until the returned
+	// function is called. It may be nil if there is one process only.
+	Lock func(context.Context) (unlock func(), err error)
+
+	// Explain may return an error that says better what is wrong when the database cannot
+	// be opened. It may be nil.
+	Explain func(error) error
 
 	// Close closes the database.
 	Close func()
@@ -56,7 +68,7 @@ type Store struct {
 	write     riverdriver.Executor // updates
 	read      riverdriver.Executor // queries, without delaying inserts
 	migrate   func(context.Context, *slog.Logger) error
-	newWorker func(*river.Config) (client, error)
+	newWorker func(*river.Config, *Workers) (client, error)
 	endpoints func() uiendpoints.Bundle
 }
 
@@ -89,13 +101,11 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 			if err != nil {
 				return err
 			}
-			// If several processes migrate at the same time, all but one fail and try
-			// again.
 			_, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil)
 			return err
 		},
-		newWorker: func(c *river.Config) (client, error) {
-			return river.NewClient(workingDriver[TTx]{write, d.Schedule}, c)
+		newWorker: func(c *river.Config, w *Workers) (client, error) {
+			return river.NewClient(workingDriver[TTx]{write, w}, c)
 		},
 		endpoints: func() uiendpoints.Bundle { return riverui.NewEndpoints(ui, nil) },
 	}, nil
@@ -105,10 +115,36 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 // them.
 func newClient[TTx any](driver riverdriver.Driver[TTx], logger *slog.Logger) (*river.Client[TTx], error) {
 	return river.NewClient(driver, &river.Config{
-		Logger: slog.New(newQuietHandler(logger.Handler())),
+		Logger: slog.New(newQuietHandler(logger.Handler(), func() bool { return true })),
 		// River notifies of inserted jobs at most once per cooldown. Workers poll, so
 		// notifications would be useless writes.
 		FetchCooldown:     24 * time.Hour,
 		FetchPollInterval: 24 * time.Hour,
 	})
+}
+
+// alone calls change while no other process does.
+func (s *Store) alone(ctx context.Context, change func() error) error {
+	if s.Lock == nil {
+		return change()
+	}
+	unlock, err := s.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return change()
+}
+
+// recover makes attempts due that were lost with another process. They do not count.
+func (s *Store) recover(ctx context.Context) error {
+	if !s.Exclusive {
+		return nil // River looks for attempts that take too long
+	}
+	return s.write.Exec(ctx, "UPDATE river_job SET state = 'available', attempt = attempt - 1 WHERE state = 'running' AND attempt > 0")
+}
+
+// index creates the index that ordered queues need.
+func (s *Store) index(ctx context.Context) error {
+	return s.alone(ctx, func() error { return s.write.Exec(ctx, orderIndex) })
 }

@@ -20,15 +20,15 @@ import (
 )
 
 const (
-	// fetchInterval is how often each queue is polled, which is the maximum latency
-	// of an idle queue. Workers do not use LISTEN, because it needs a separate
-	// connection, and does not work through PgBouncer or with YugabyteDB's defaults;
-	// River's driver for SQLite polls anyway.
+	// fetchInterval is how often an idle queue is polled for callbacks that other processes
+	// have stored. Workers do not use LISTEN, because it needs a separate connection, and
+	// does not work through PgBouncer or with YugabyteDB's defaults; River's driver for
+	// SQLite polls anyway.
 	fetchInterval = 100 * time.Millisecond
 
 	// fetchCooldown is the minimum time between two fetches of a queue. A fetch returns
 	// as many deliveries as there are idle workers, so that 16 of them deliver up to
-	// 3,200 a second.
+	// 3,200 a second. JobGetAvailable waits longer if there is nothing to fetch.
 	fetchCooldown = 5 * time.Millisecond
 )
 
@@ -67,6 +67,10 @@ type QueueConfig struct {
 
 	// Rate is the maximum number of attempts per second. 0 is unlimited.
 	Rate float64
+
+	// Ordered is whether callbacks of the same conversation are delivered one at a time,
+	// in the order in which they were stored.
+	Ordered bool
 }
 
 // check rejects invalid settings.
@@ -131,7 +135,7 @@ func (w *Workers) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		w.outbox.log.Error("delivery workers stopped; restarting", "error", err)
+		w.outbox.quiet.Error("delivery workers stopped; restarting", "error", err)
 		select {
 		case <-time.After(time.Second):
 		case <-ctx.Done():
@@ -142,6 +146,9 @@ func (w *Workers) run(ctx context.Context) {
 
 // work runs a River client until the context ends and all attempts have ended.
 func (w *Workers) work(ctx context.Context) error {
+	if err := w.prepare(ctx); err != nil {
+		return err
+	}
 	client, err := w.newClient()
 	if err != nil {
 		return err
@@ -149,6 +156,9 @@ func (w *Workers) work(ctx context.Context) error {
 	if err := client.Start(w.ctx); err != nil {
 		return err
 	}
+	ordering, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go w.keepOrder(ordering)
 	select {
 	case <-client.Stopped():
 		return errors.New("the River client has stopped")
@@ -195,16 +205,16 @@ func (w *Workers) newClient() (client, error) {
 		DiscardedJobRetentionPeriod: w.config.KeepDead,
 		ErrorHandler:                &deaths{w},
 		FetchCooldown:               fetchCooldown,
-		FetchPollInterval:           fetchInterval,
+		FetchPollInterval:           fetchCooldown,
 		ID:                          newClientID(longest),
 		JobTimeout:                  -1, // that of worker.Timeout
-		Logger:                      w.outbox.log,
+		Logger:                      w.outbox.quiet,
 		PollOnly:                    true,
 		Queues:                      queues,
 		RescueStuckJobsAfter:        rescueSlack,
 		RetryPolicy:                 backoff{},
 		Workers:                     workers,
-	})
+	}, w)
 }
 
 // rescueSlack is the time after the end of an attempt until it is considered lost with its
@@ -288,6 +298,9 @@ func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 	}
 	if later, ok := errors.AsType[*LaterError](err); ok {
 		w.retryAt.Store(job.ID, time.Now().Add(min(later.After, maxBackoff)))
+	}
+	if err == nil && w.isOrdered(job.JobRow) {
+		w.complete(ctx, job.ID)
 	}
 	return err
 }

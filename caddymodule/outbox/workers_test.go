@@ -89,7 +89,7 @@ func TestCallbacksAreDeadAfterTheLastAttemptUntilRetried(t *testing.T) {
 			t.Fatalf("items %+v, %v", items, err)
 		}
 		well.Store(true)
-		if _, err := o.Retry(ctx, items[0].ID, func(outbox.Queue) int { return 2 }); err != nil {
+		if _, err := o.Retry(ctx, items[0].ID, func(outbox.Queue) outbox.Options { return outbox.Options{MaxAttempts: 2} }); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, 10*time.Second, "delivered", func() bool { return count(t, o, outbox.Delivered) == 1 })

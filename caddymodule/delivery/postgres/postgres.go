@@ -10,10 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
@@ -65,6 +69,17 @@ func (s *Store) Provision(caddy.Context) (err error) {
 // Key implements [delivery.Store].
 func (s *Store) Key() string { return s.resolved }
 
+// Location implements [delivery.Store].
+func (s *Store) Location() string {
+	hosts := []string{net.JoinHostPort(s.config.ConnConfig.Host, strconv.Itoa(int(s.config.ConnConfig.Port)))}
+	for _, f := range s.config.ConnConfig.Fallbacks {
+		if host := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))); !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	return strings.Join(hosts, ",") + "/" + s.config.ConnConfig.Database
+}
+
 // Exists implements [delivery.Store].
 func (*Store) Exists() bool { return true }
 
@@ -105,8 +120,13 @@ func parse(dsn string) (*pgxpool.Config, error) {
 		// The error of pgx may contain the DSN, and thus the password.
 		return nil, errors.New("store postgres: malformed connection string, or a file that it names cannot be read; want postgres://<user>:<password>@<host>/<database>")
 	}
-	if !hasPoolSize(dsn) {
+	if !hasParameter(dsn, "pool_max_conns") {
 		config.MaxConns = max(config.MaxConns, minConnections)
+	}
+	if !hasParameter(dsn, "default_query_exec_mode") {
+		// PgBouncer gives a client another connection for each transaction, on which
+		// statements that pgx has prepared are unknown, or exist already.
+		config.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
 	}
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = 3 * time.Second
@@ -126,11 +146,13 @@ func open(config *pgxpool.Config, logger *slog.Logger) (outbox.Store, error) {
 			return "SELECT coalesce(json_agg(j), '[]')::text FROM (" + query + ") j"
 		},
 		Time:      "to_char(%s AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
-		Arguments: "args - 'body'",
+		Arguments: "args - 'body' - 'sealed'",
 		Errors:    "to_json(errors)",
 		Schedule: "UPDATE river_job SET state = 'available' WHERE id IN (SELECT id FROM river_job" +
 			" WHERE state IN ('retryable', 'scheduled') AND scheduled_at <= $1 ORDER BY scheduled_at, id LIMIT 5000 FOR UPDATE SKIP LOCKED)",
-		Close: pool.Close,
+		Lock:    func(ctx context.Context) (func(), error) { return lock(ctx, pool) },
+		Explain: explain,
+		Close:   pool.Close,
 	}, driver, driver, logger)
 	if err != nil {
 		pool.Close()
@@ -138,12 +160,42 @@ func open(config *pgxpool.Config, logger *slog.Logger) (outbox.Store, error) {
 	return store, err
 }
 
-// hasPoolSize reports whether the DSN sets the maximum number of connections.
-func hasPoolSize(dsn string) bool {
+// hasParameter reports whether the DSN sets the parameter.
+func hasParameter(dsn, name string) bool {
 	if u, err := url.Parse(dsn); err == nil && u.Scheme != "" {
-		return u.Query().Has("pool_max_conns")
+		return u.Query().Has(name)
 	}
-	return strings.Contains(dsn, "pool_max_conns")
+	return strings.Contains(dsn, name)
+}
+
+// lockID identifies the advisory lock, which is that of the database.
+const lockID = 0x74696d677561
+
+// lock holds an advisory lock in a transaction, and thus on one connection of PgBouncer.
+func lock(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err error) {
+	tx, err := pool.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	unlock = func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }
+	_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(lockID))
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "0A000" {
+		return unlock, nil // some compatible databases have no advisory locks
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// explain implements [outbox.Database].
+func explain(err error) error {
+	if text := err.Error(); strings.Contains(text, "unsupported startup parameter") && strings.Contains(text, "search_path") {
+		return errors.New("PgBouncer does not pass search_path on; remove it from the DSN, and set it in the database instead: " +
+			"ALTER ROLE <user> IN DATABASE <database> SET search_path = <schema>")
+	}
+	return err
 }
 
 // isBadRow implements [outbox.Database]. Error class 22 is a data exception, 23 an

@@ -31,8 +31,8 @@ func init() {
 	caddy.RegisterModule(Store{})
 }
 
-// Store stores callbacks in an SQLite file. The file must not be shared by several
-// instances of Caddy, which would deliver each other's callbacks.
+// Store stores callbacks in an SQLite file. The file cannot be shared by several instances of
+// Caddy: each holds a lock on it, in a file of the same name with `.lock` behind it.
 type Store struct {
 	// The path of the file. The file and its directory are created if missing, and
 	// are accessible only to Caddy's user. Default: tim_callback/deliveries.db in
@@ -63,6 +63,9 @@ func (s *Store) Provision(caddy.Context) (err error) {
 // Key implements [delivery.Store].
 func (s *Store) Key() string { return s.Path }
 
+// Location implements [delivery.Store].
+func (s *Store) Location() string { return s.Path }
+
 // Exists implements [delivery.Store].
 func (s *Store) Exists() bool {
 	_, err := os.Stat(s.Path)
@@ -91,8 +94,9 @@ var database = outbox.Database{
 	IsBadRow:   isBadRow,
 	SelectJSON: selectJSON,
 	Time:       "strftime('%%Y-%%m-%%dT%%H:%%M:%%fZ', %s)",
-	Arguments:  "json_remove(args, '$.body')",
+	Arguments:  "json_remove(args, '$.body', '$.sealed')",
 	Errors:     "json(errors)",
+	Exclusive:  true,
 	Schedule: "UPDATE river_job SET state = 'available' WHERE id IN (SELECT id FROM river_job" +
 		" WHERE state IN ('retryable', 'scheduled') AND scheduled_at <= datetime($1, 'subsec') ORDER BY scheduled_at, id LIMIT 5000)",
 }
@@ -116,10 +120,19 @@ func Open(path string, logger *slog.Logger) (outbox.Store, error) {
 	return open(path, logger, driverConnector)
 }
 
-func open(path string, logger *slog.Logger, connect newConnector) (outbox.Store, error) {
+func open(path string, logger *slog.Logger, connect newConnector) (store outbox.Store, err error) {
 	if err := createFile(path); err != nil {
 		return outbox.Store{}, err
 	}
+	unlock, err := lock(path)
+	if err != nil {
+		return outbox.Store{}, err
+	}
+	defer func() {
+		if err != nil {
+			unlock()
+		}
+	}()
 	// SQLite has one writer. All writers share one connection and wait for it in
 	// Go, which is fair and immediate; several connections would wait for each other
 	// by sleeping.
@@ -137,11 +150,14 @@ func open(path string, logger *slog.Logger, connect newConnector) (outbox.Store,
 	reader.SetMaxOpenConns(4)
 	reader.SetConnMaxLifetime(time.Minute) // connections to a read-only file stay read-only
 	d := database
-	d.Close = func() { _, _ = reader.Close(), writer.Close() }
+	d.Close = func() {
+		_, _ = reader.Close(), writer.Close()
+		unlock()
+	}
 	d.Check = unchanged(path)
-	store, err := outbox.NewStore(d, riversqlite.New(writer), riversqlite.New(reader), logger)
+	store, err = outbox.NewStore(d, riversqlite.New(writer), riversqlite.New(reader), logger)
 	if err != nil {
-		d.Close()
+		_, _ = reader.Close(), writer.Close()
 	}
 	return store, err
 }

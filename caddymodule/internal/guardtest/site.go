@@ -315,6 +315,7 @@ func AnswerTo(t *testing.T, req *http.Request) (status int, body string) {
 
 // Status is the response of the admin API's status.
 type Status struct {
+	StoreError string `json:"store_error"`
 	Store      string
 	Guards     []string
 	Deliveries map[outbox.State]int
