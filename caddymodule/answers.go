@@ -74,6 +74,9 @@ func (h *Handler) reject(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 	}
 	if h.Rejections == rejectionsHandleErrors {
 		c.body.Restore(r)
+		if c.closes {
+			w.Header().Set("Connection", "close")
+		}
 		return caddyhttp.Error(c.statusCode(), c.rejection)
 	}
 	c.answer(w, c.statusCode(), callback.Fail(c.rejection.Error()).JSON())

@@ -166,7 +166,7 @@ func (h *Handler) unmarshalSubdirective(d *caddyfile.Dispenser) error {
 		switch {
 		case slices.Contains(blockOptions, subdirective):
 			return d.Errf("%s belongs in the block of a rule: on <command>... %s { %s … }", subdirective, strings.Join(actionsTaking[subdirective], "|"), subdirective)
-		case slices.Contains([]string{"accept", "rate", "workers", "timeout", "max_attempts"}, subdirective):
+		case slices.Contains(queueOptions, subdirective):
 			return d.Errf("%s belongs in the block of backend or consumer", subdirective)
 		}
 		return d.Errf("unrecognized subdirective %q: want app, on, backend, consumer, mode, window, max_body, strip_auth, console_check, rejections or name", subdirective)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -22,7 +23,10 @@ import (
 // action has added.
 type call struct {
 	judgment
-	verdict string // what was answered in the backend's place: allow, forbid or deliver
+
+	// verdict is what was answered in the backend's place: allow, forbid or deliver. It may
+	// be set while handlers that do not heed the deadline are running.
+	verdict atomic.Pointer[string]
 
 	consumer string // the consumer that a delivery is for
 
@@ -106,7 +110,10 @@ func (c *call) rawValue(name string) string {
 	case "action":
 		return c.action
 	case "verdict":
-		return c.verdict
+		if v := c.verdict.Load(); v != nil {
+			return *v
+		}
+		return ""
 	case "consumer":
 		return c.consumer
 	case "reason", "path":

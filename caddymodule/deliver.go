@@ -24,7 +24,7 @@ const storeTimeout = time.Second
 // it: OK is only answered for callbacks that were stored or accepted by the backend.
 func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler, c *call) error {
 	h.prepare(r, c)
-	err := h.store(r, c, true, c.rule.Copy)
+	err := h.store(r.Context(), newStoredRequest(r), c, true, c.rule.Copy)
 	if err == nil {
 		return c.answerOK(w)
 	}
@@ -41,7 +41,7 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, _ caddyhttp.Ha
 
 // copy stores the callback for the rule's consumers. It logs and counts errors.
 func (h *Handler) copy(r *http.Request, c *call) error {
-	err := h.store(r, c, false, c.rule.Copy)
+	err := h.store(r.Context(), newStoredRequest(r), c, false, c.rule.Copy)
 	if err != nil {
 		countCopyFailure(c)
 		h.logger.Error("storing callback for consumers failed",
@@ -51,11 +51,10 @@ func (h *Handler) copy(r *http.Request, c *call) error {
 	return err
 }
 
-// store stores the callback for the consumers and, if own is true, for the backend. The
-// request must be as it is forwarded.
-func (h *Handler) store(r *http.Request, c *call, own bool, consumers []string) error {
+// store stores the callback for the consumers and, if own is true, for the backend.
+func (h *Handler) store(ctx context.Context, r StoredRequest, c *call, own bool, consumers []string) error {
 	// The callback must not be lost if the caller disconnects.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), storeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	id := c.eventID()
 	return h.deliveries.Store(ctx, &StoredCallback{

@@ -100,8 +100,8 @@ func (g *Guard) Deliver(w http.ResponseWriter, r *http.Request, d Delivery) erro
 // StoredCallback is a verified callback to be stored.
 type StoredCallback struct {
 	Guard    *Guard
-	Request  *http.Request // as it is forwarded
-	Body     []byte        // Store must copy it
+	Request  StoredRequest
+	Body     []byte // Store must copy it
 	SdkAppID string
 	Event    callback.Event
 	EventID  string
@@ -114,6 +114,36 @@ type StoredCallback struct {
 
 	// Consumers are the consumers to store the callback for.
 	Consumers []string
+}
+
+// StoredRequest is what is stored of a request.
+type StoredRequest struct {
+	Method, Host, Proto, RemoteAddr string
+	TLS                             bool
+
+	URL      url.URL     // as the guard forwards it
+	Original *url.URL    // as the server received it
+	Header   http.Header // as the guard forwards it; Store must copy it
+
+	// Variables that the server, or handlers before the guard, have set.
+	ClientIP     string
+	TrustedProxy bool
+	Root         string // of files, which php_fastcgi needs
+}
+
+// newStoredRequest returns what is stored of a request that is as the guard forwards it.
+func newStoredRequest(r *http.Request) StoredRequest {
+	s := StoredRequest{
+		Method: r.Method, Host: r.Host, Proto: r.Proto, RemoteAddr: r.RemoteAddr, TLS: r.TLS != nil, URL: *r.URL, Original: r.URL, Header: r.Header,
+	}
+	ctx := r.Context()
+	if original, ok := ctx.Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok {
+		s.Original = original.URL
+	}
+	s.ClientIP, _ = caddyhttp.GetVar(ctx, caddyhttp.ClientIPVarKey).(string)
+	s.TrustedProxy, _ = caddyhttp.GetVar(ctx, caddyhttp.TrustedProxyVarKey).(bool)
+	s.Root, _ = caddyhttp.GetVar(ctx, "root").(string)
+	return s
 }
 
 // provisionDeliveries registers the guard with the app tim_delivery if it has routes of its

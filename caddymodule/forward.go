@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 
 	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/internal/answer"
+	"github.com/timguard/timguard/caddymodule/internal/metric"
 )
 
 // forward passes the callback on to the backend, even if storing it for the rule's
@@ -58,30 +58,28 @@ func (h *Handler) forwardOrFallback(w http.ResponseWriter, r *http.Request, next
 		})
 		return
 	}
-	original := snapshot(r) // the handlers may modify the request
-	if h.mustWait(r, c) && h.store(original, c, true, nil) == nil {
+	h.forwardOrDeliver(w, r, next, c)
+}
+
+// forwardOrDeliver forwards the callback, or stores it if the backend does not accept it.
+func (h *Handler) forwardOrDeliver(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, c *call) {
+	// Taken now, because the handlers may change the request, even after the deadline.
+	request := newStoredRequest(r)
+	request.Header = request.Header.Clone()
+	if h.mustWait(r, c) && h.store(r.Context(), request, c, true, nil) == nil {
 		h.recordFallback(r, c, errWaits)
 		_ = c.answerOK(w)
 		return
 	}
+	ctx := r.Context()
 	h.tryForward(w, r, next, c, h.Backend.CheckAnswer, func(err error) {
-		h.recordFallback(r, c, err)
-		if err := h.store(original, c, true, nil); err != nil {
-			h.unavailable(w, c, err)
+		if failed := h.store(ctx, request, c, true, nil); failed != nil {
+			h.unavailable(w, c, failed)
 			return
 		}
+		h.recordFallback(r, c, err)
 		_ = c.answerOK(w)
 	})
-}
-
-// snapshot returns a copy of what is stored of a request.
-func snapshot(r *http.Request) *http.Request {
-	taken := &struct {
-		http.Request
-		url url.URL
-	}{*r, *r.URL}
-	taken.URL, taken.Header = &taken.url, r.Header.Clone()
-	return &taken.Request
 }
 
 // mustWait reports whether the callback must be delivered after others that are stored.
@@ -173,10 +171,11 @@ func checkVerdict(a callback.BackendAnswer) error {
 // recordFallback counts a fallback, and logs whose callback is answered in the backend's
 // place, so that an operator can look at what has passed unjudged.
 func (h *Handler) recordFallback(r *http.Request, c *call, err error) {
-	c.verdict = c.rule.Fallback.Verdict
-	countFallback(c)
+	verdict := c.rule.Fallback.Verdict
+	c.verdict.Store(&verdict)
+	fallbacksTotal.WithLabelValues(c.appLabel(), metric.Command(c.query.CallbackCommand), verdict).Inc()
 	if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
-		span.SetAttributes(attribute.String("tim_callback.verdict", c.verdict))
+		span.SetAttributes(attribute.String("tim_callback.verdict", verdict))
 	}
 	h.logger.Warn("no good answer from backend; using fallback",
 		zap.String("guard", h.Name),

@@ -31,7 +31,9 @@ func (h *Handler) judge(r *http.Request) *call {
 	default:
 		c.action = c.rule.Action
 	}
-	c.verdict = c.verdictOfRule()
+	if v := c.verdictOfRule(); v != "" {
+		c.verdict.Store(&v)
+	}
 	// Otherwise, the server would wait for the body before it sends the answer, while
 	// the client may be waiting for a 100 Continue.
 	c.closes = r.ProtoMajor == 1 && !c.body.Whole() && (c.body.Touched() || r.Header.Get("Expect") != "")

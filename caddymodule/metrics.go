@@ -77,7 +77,7 @@ func (h *Handler) count(c *call) {
 		rejectionsTotal.WithLabelValues(c.appLabel(), string(c.rejection.Reason), h.Mode).Inc()
 	}
 	if c.fallback {
-		fallbacksTotal.WithLabelValues(c.appLabel(), command, c.verdict).Inc()
+		fallbacksTotal.WithLabelValues(c.appLabel(), command, c.rawValue("verdict")).Inc()
 	}
 	if c.event.Drift != nil {
 		driftTotal.WithLabelValues(command).Inc()
@@ -96,10 +96,6 @@ func (h *Handler) initTokenCounters() {
 			tokenUsesTotal.WithLabelValues(app.id, strconv.Itoa(i+1))
 		}
 	}
-}
-
-func countFallback(c *call) {
-	fallbacksTotal.WithLabelValues(c.appLabel(), metric.Command(c.query.CallbackCommand), c.verdict).Inc()
 }
 
 func countCopyFailure(c *call) {

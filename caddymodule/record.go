@@ -89,8 +89,8 @@ func (h *Handler) logRejection(r *http.Request, c *call) {
 	if entry := h.logger.Check(level, message); entry != nil {
 		remote, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 		verdict := zap.Skip()
-		if c.verdict != "" {
-			verdict = zap.String("verdict", c.verdict)
+		if v := c.rawValue("verdict"); v != "" {
+			verdict = zap.String("verdict", v)
 		}
 		entry.Write(
 			zap.String("guard", h.Name),

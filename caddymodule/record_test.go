@@ -19,7 +19,9 @@ func TestPlaceholdersOfACall(t *testing.T) {
 		query:  callback.Query{SdkAppID: "1", CallbackCommand: "Group.CallbackBeforeSendMsg", OptPlatform: "iOS", ClientIP: "::1"},
 		event:  callback.Event{Command: "c", GroupID: "g", TopicID: "t", From: "f", To: "a,b", Operator: "o", Conversation: "t", MsgKey: "k", GroupType: "y", EventTime: 1670574414123, MsgSeqs: []uint32{4294967295, 1}},
 		action: actionReject, rejection: &callback.Rejection{Reason: callback.ReasonPayload, Path: "/a"},
-	}, verdict: verdictForbid, consumer: "archive"}
+	}, consumer: "archive"}
+	forbids := verdictForbid
+	full.verdict.Store(&forbids)
 	for name, want := range map[string]string{
 		"sdk_app_id": "1", "command": "Group.CallbackBeforeSendMsg", "class": "before", "group_id": "g", "topic_id": "t", "from": "f", "to": "a,b", "operator": "o", "conversation": "t", "msg_key": "k",
 		"group_type": "y", "event_time": "1670574414123", "msg_seqs": "4294967295,1", "opt_platform": "iOS", "client_ip": "::1",

@@ -22,20 +22,22 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/option"
 )
 
-// Backend is a way to a backend: handlers that the guard runs itself, and the options of
-// the queue of callbacks that are stored for it.
+// Backend is where callbacks go: handlers that the guard runs itself, and the options of the
+// queue of callbacks that are stored for them.
 type Backend struct {
-	Queue
+	QueueOptions
 
 	// The handlers, which are run with each callback. They do not fall through to the
-	// site: a callback that none of them answers is answered 502, and is not accepted.
+	// site: a callback that none of them answers is answered 502, and is not accepted. When a
+	// stored callback is delivered, the site's `root` is set, but no other variable, `map` or
+	// capture of a regular expression: set what the handlers need in the block.
 	Routes caddyhttp.RouteList `json:"routes,omitempty"`
 
 	handler caddyhttp.Handler // the compiled Routes
 	accepts callback.Acceptance
 }
 
-// Consumer is a way to another service that gets copies of callbacks.
+// Consumer is a service that gets copies of callbacks.
 type Consumer struct {
 	// The name of the consumer in rules and stored callbacks, with the same syntax as
 	// the name of a guard.
@@ -44,8 +46,8 @@ type Consumer struct {
 	Backend
 }
 
-// Queue are the options of a queue of stored callbacks.
-type Queue struct {
+// QueueOptions says how stored callbacks are delivered.
+type QueueOptions struct {
 	// Which answers accept a callback. A 2xx status is required in each case. What is
 	// not accepted is delivered again.
 	//
@@ -63,10 +65,6 @@ type Queue struct {
 	// `true`, `false` or `null`.
 	AcceptValues []string `json:"accept_values,omitempty"`
 
-	// The maximum number of attempts per second on this instance of Caddy. Default: no
-	// maximum.
-	Rate float64 `json:"rate,omitempty"`
-
 	// Whether the callbacks of a conversation are delivered one at a time, in the order in
 	// which they were stored: an attempt only begins when no earlier callback of the
 	// conversation waits. Callbacks without a conversation are not ordered.
@@ -77,73 +75,44 @@ type Queue struct {
 	// quick delivery.
 	Ordered bool `json:"ordered,omitempty"`
 
-	Attempts
-}
+	// The maximum number of attempts per second on this instance of Caddy. Default: no
+	// maximum.
+	Rate float64 `json:"rate,omitempty"`
 
-// Attempts are the options of attempts to deliver stored callbacks.
-type Attempts struct {
-	// The maximum number of concurrent attempts. Default: 16, of each queue.
+	// The maximum number of concurrent attempts. Default: that of `tim_delivery`.
 	Workers int `json:"workers,omitempty"`
 
-	// The timeout of an attempt. Default: `30s`.
+	// The timeout of an attempt. Default: that of `tim_delivery`.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
-	// The maximum number of attempts for each callback. The delay between attempts
-	// doubles from 1 second to 1 hour, with some random deviation. Default: 20.
+	// The maximum number of attempts for each callback. Default: that of `tim_delivery`.
 	MaxAttempts int `json:"max_attempts,omitempty"`
 }
 
-// Check rejects invalid settings.
-func (a Attempts) Check() error {
-	switch {
-	case a.Workers < 0 || a.Workers > 1000:
-		return errors.New("workers: want a number from 1 to 1000")
-	case a.MaxAttempts < 0 || a.MaxAttempts > 1000:
-		return errors.New("max_attempts: want a number from 1 to 1000")
-	case a.Timeout < 0:
-		return errors.New("timeout must be positive")
-	}
-	return nil
-}
-
-// UnmarshalOption parses the option at which the dispenser is. It returns false if the
-// option is none of Attempts.
-func (a *Attempts) UnmarshalOption(d *caddyfile.Dispenser) (known bool, err error) {
-	switch d.Val() {
-	case "workers":
-		return true, option.Number(d, &a.Workers)
-	case "timeout":
-		return true, option.Duration(d, &a.Timeout)
-	case "max_attempts":
-		return true, option.Number(d, &a.MaxAttempts)
-	}
-	return false, nil
-}
-
-// Or returns the options, with those of other where they are not set.
-func (a Attempts) Or(other Attempts) Attempts {
-	return Attempts{cmp.Or(a.Workers, other.Workers), cmp.Or(a.Timeout, other.Timeout), cmp.Or(a.MaxAttempts, other.MaxAttempts)}
+// attempts returns the options that tim_delivery has as well.
+func (q *QueueOptions) attempts() option.Attempts {
+	return option.Attempts{Workers: &q.Workers, Timeout: &q.Timeout, MaxAttempts: &q.MaxAttempts}
 }
 
 // check rejects invalid settings.
-func (q Queue) check() error {
+func (q *QueueOptions) check() error {
 	if q.Rate < 0 {
 		return errors.New("rate must be positive")
 	}
 	if _, err := q.acceptance(); err != nil {
 		return err
 	}
-	return q.Check()
+	return q.attempts().Check()
 }
 
-func (q Queue) acceptance() (callback.Acceptance, error) {
+func (q *QueueOptions) acceptance() (callback.Acceptance, error) {
 	return callback.NewAcceptance(cmp.Or(q.Accept, callback.AcceptSound), q.AcceptValues...)
 }
 
 // checkRoutes rejects invalid routes, and rules without the routes that they need.
 func (h *Handler) checkRoutes() error {
 	if h.Backend != nil {
-		if err := h.Backend.check(); err != nil {
+		if err := h.Backend.checkRoute(); err != nil {
 			return fmt.Errorf("backend: %w", err)
 		}
 	}
@@ -151,7 +120,7 @@ func (h *Handler) checkRoutes() error {
 		if err := c.checkName(h.Consumers[:i]); err != nil {
 			return err
 		}
-		if err := c.check(); err != nil {
+		if err := c.checkRoute(); err != nil {
 			return fmt.Errorf("consumer %s: %w", c.Name, err)
 		}
 	}
@@ -165,6 +134,9 @@ func (h *Handler) checkRoutes() error {
 
 // checkName rejects an invalid name. earlier are the consumers before this one.
 func (c Consumer) checkName(earlier []Consumer) error {
+	if strings.ContainsAny(c.Name, ":/.") {
+		return fmt.Errorf("consumer %s: want <name> and then its upstreams, such as consumer archive %s", c.Name, c.Name)
+	}
 	if err := name.Check(c.Name); err != nil {
 		return fmt.Errorf("consumer: %w", err)
 	}
@@ -174,12 +146,14 @@ func (c Consumer) checkName(earlier []Consumer) error {
 	return nil
 }
 
-func (b *Backend) check() error {
+func (b *Backend) checkRoute() error {
 	if len(b.Routes) == 0 {
-		return errors.New("no handler: write the address of an upstream, or handlers such as reverse_proxy in its block")
+		return errNoHandler
 	}
-	return b.Queue.check()
+	return b.check()
 }
+
+var errNoHandler = errors.New("no handler: write the address of an upstream, or handlers such as reverse_proxy in its block")
 
 // checkRoutesOf rejects a rule that stores callbacks for which there is no route. The error
 // shows the block to write.
@@ -254,12 +228,16 @@ func (h *Handler) routes() map[string]*Backend {
 func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error {
 	for _, d := range h.blocks {
 		d.Next() // consume backend or consumer
-		if d.Val() == "backend" {
+		word := d.Token()
+		if word.Quoted() {
+			return d.Errf("%s: write it without quotes", word.Text)
+		}
+		if word.Text == "backend" {
 			if h.Backend != nil {
 				return d.Errf("backend is given twice: write all its upstreams in one")
 			}
 			h.Backend = new(Backend)
-			if err := h.Backend.unmarshal(helper, d); err != nil {
+			if err := h.Backend.unmarshal(helper, d, word); err != nil {
 				return err
 			}
 			continue
@@ -271,7 +249,7 @@ func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error 
 		if err := c.checkName(h.Consumers); err != nil {
 			return d.Err(err.Error())
 		}
-		if err := c.unmarshal(helper, d); err != nil {
+		if err := c.unmarshal(helper, d, word); err != nil {
 			return err
 		}
 		h.Consumers = append(h.Consumers, c)
@@ -280,20 +258,12 @@ func (h *Handler) FinalizeUnmarshalCaddyfile(helper httpcaddyfile.Helper) error 
 	return nil
 }
 
-// unmarshal parses the upstreams or the block after the name.
-func (b *Backend) unmarshal(helper httpcaddyfile.Helper, d *caddyfile.Dispenser) error {
-	first := d.Token()
-	token := func(text string, lines int) caddyfile.Token {
-		t := first
-		t.Text, t.Line = text, t.Line+lines
-		return t
-	}
-	var handlers caddyfile.Segment
-	if upstreams := d.RemainingArgs(); len(upstreams) > 0 { // short for reverse_proxy
-		handlers = append(handlers, token("reverse_proxy", 0))
-		for _, upstream := range upstreams {
-			handlers = append(handlers, token(upstream, 0))
-		}
+// unmarshal parses the upstreams or the block after the name. word is the token of backend
+// or consumer.
+func (b *Backend) unmarshal(helper httpcaddyfile.Helper, d *caddyfile.Dispenser, word caddyfile.Token) error {
+	handlers, err := asReverseProxy(d, word)
+	if err != nil {
+		return err
 	}
 	short := len(handlers) > 0
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -309,14 +279,13 @@ func (b *Backend) unmarshal(helper httpcaddyfile.Helper, d *caddyfile.Dispenser)
 		}
 	}
 	if len(handlers) == 0 {
-		return d.Errf("no handler: write the address of an upstream, or handlers such as reverse_proxy in its block")
+		return d.Err(errNoHandler.Error())
 	}
-	last := d.Token() // the closing brace, or the last upstream
-	last.Text = "}"
+	end := d.Line()
 	if short {
-		last.Line++
+		end++
 	}
-	block := slices.Concat(caddyfile.Segment{first, token("{", 0)}, handlers, caddyfile.Segment{last})
+	block := slices.Concat(caddyfile.Segment{word, structural(word, "{", word.Line)}, handlers, caddyfile.Segment{structural(word, "}", end)})
 	parsed, err := httpcaddyfile.ParseSegmentAsSubroute(helper.WithDispenser(caddyfile.NewDispenser(block)))
 	if err != nil {
 		return err
@@ -329,9 +298,34 @@ func (b *Backend) unmarshal(helper httpcaddyfile.Helper, d *caddyfile.Dispenser)
 	return nil
 }
 
+// asReverseProxy parses upstreams, and returns the directive that they are short for.
+func asReverseProxy(d *caddyfile.Dispenser, word caddyfile.Token) (caddyfile.Segment, error) {
+	var directive caddyfile.Segment
+	for d.NextArg() {
+		if slices.Contains(queueOptions, d.Val()) {
+			return nil, d.Errf("%s belongs in a block: write %s { %s … } with reverse_proxy and the upstreams in it", d.Val(), word.Text, d.Val())
+		}
+		if directive == nil {
+			directive = caddyfile.Segment{structural(word, "reverse_proxy", d.Line())}
+		}
+		directive = append(directive, d.Token())
+	}
+	return directive, nil
+}
+
+// structural returns a token that is written nowhere. It is a copy of another one, because a
+// token from an imported snippet is only on the same line as others from there.
+func structural(like caddyfile.Token, text string, line int) caddyfile.Token {
+	like.Text, like.Line = text, line
+	return like
+}
+
+// queueOptions are the names of the options in a block.
+var queueOptions = []string{"accept", "ordered", "rate", "workers", "timeout", "max_attempts"}
+
 // unmarshalOption parses an option of the queue. It returns false if the dispenser is at
 // something else, which is a handler directive or a matcher.
-func (q *Queue) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error) {
+func (q *QueueOptions) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error) {
 	switch d.Val() {
 	case "accept":
 		args := d.RemainingArgs()
@@ -348,10 +342,10 @@ func (q *Queue) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error) 
 	case "rate":
 		return true, q.unmarshalRate(d)
 	}
-	return q.UnmarshalOption(d)
+	return q.attempts().Unmarshal(d)
 }
 
-func (q *Queue) unmarshalRate(d *caddyfile.Dispenser) (err error) {
+func (q *QueueOptions) unmarshalRate(d *caddyfile.Dispenser) (err error) {
 	var text string
 	if !d.AllArgs(&text) {
 		return d.Errf("rate: want <n>/s, such as 50/s")

@@ -55,7 +55,7 @@ func (s *Service) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 func (s *Service) unmarshalOption(d *caddyfile.Dispenser) error {
-	if known, err := s.UnmarshalOption(d); known || err != nil {
+	if known, err := s.attempts().Unmarshal(d); known || err != nil {
 		return err
 	}
 	switch name := d.Val(); name {

@@ -87,7 +87,8 @@ func retryAfter(status int, header http.Header) time.Duration {
 	}
 	text := header.Get("Retry-After")
 	if seconds, err := strconv.Atoi(text); err == nil {
-		return time.Duration(seconds) * time.Second
+		const most = 1 << 20 // more is not respected anyway, and would overflow
+		return time.Duration(min(seconds, most)) * time.Second
 	}
 	at, err := http.ParseTime(text)
 	if err != nil {
@@ -168,6 +169,9 @@ func newRequest(ctx context.Context, a outbox.Attempt, guard *caddymodule.Guard,
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true, ServerName: hostOf(a.Host)}
 	}
 	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, guard.Server)
+	if a.Root != "" {
+		caddyhttp.SetVar(r.Context(), "root", a.Root)
+	}
 	if a.ClientIP != "" { // as the server saw it that received the callback, which may be another one
 		caddyhttp.SetVar(r.Context(), caddyhttp.ClientIPVarKey, a.ClientIP)
 		caddyhttp.SetVar(r.Context(), caddyhttp.TrustedProxyVarKey, a.Trusted)

@@ -29,6 +29,7 @@ import (
 
 	"github.com/timguard/timguard/caddymodule"
 	"github.com/timguard/timguard/caddymodule/internal/metric"
+	"github.com/timguard/timguard/caddymodule/internal/option"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -63,8 +64,17 @@ type Service struct {
 	// tim_callback/deliveries.db in Caddy's data directory.
 	StoreRaw json.RawMessage `json:"store,omitempty" caddy:"namespace=tim_delivery.stores inline_key=module"`
 
-	// The defaults of the queues, which can have their own.
-	caddymodule.Attempts
+	// The maximum number of concurrent attempts of a queue, unless it has its own. Default:
+	// 16.
+	Workers int `json:"workers,omitempty"`
+
+	// The timeout of an attempt, unless its queue has its own. Default: `30s`.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// The maximum number of attempts for each callback, unless its queue has its own. The
+	// delay between attempts doubles from 1 second to 1 hour, with some random deviation.
+	// Default: 20.
+	MaxAttempts int `json:"max_attempts,omitempty"`
 
 	// How long delivered callbacks are kept. During this time, callbacks with the same
 	// content are duplicates. Default: `24h`.
@@ -121,12 +131,13 @@ type Store interface {
 }
 
 const (
-	defaultStore    = "sqlite"
-	defaultKeep     = 24 * time.Hour
-	defaultKeepDead = 30 * 24 * time.Hour
+	defaultStore       = "sqlite"
+	defaultWorkers     = 16
+	defaultTimeout     = 30 * time.Second
+	defaultMaxAttempts = 20
+	defaultKeep        = 24 * time.Hour
+	defaultKeepDead    = 30 * 24 * time.Hour
 )
-
-var defaultAttempts = caddymodule.Attempts{Workers: 16, Timeout: caddy.Duration(30 * time.Second), MaxAttempts: 20}
 
 // CaddyModule returns the Caddy module information.
 func (Service) CaddyModule() caddy.ModuleInfo {
@@ -161,7 +172,9 @@ func (s *Service) Provision(ctx caddy.Context) error {
 }
 
 func (s *Service) setDefaults() {
-	s.Attempts = s.Or(defaultAttempts)
+	s.Workers = cmp.Or(s.Workers, defaultWorkers)
+	s.Timeout = cmp.Or(s.Timeout, caddy.Duration(defaultTimeout))
+	s.MaxAttempts = cmp.Or(s.MaxAttempts, defaultMaxAttempts)
 	s.Keep = cmp.Or(s.Keep, caddy.Duration(defaultKeep))
 	s.KeepDead = cmp.Or(s.KeepDead, caddy.Duration(defaultKeepDead))
 	if s.StoreRaw == nil {
@@ -201,7 +214,7 @@ func (s *Service) Validate() error {
 	if s.Keep < 0 || s.KeepDead < 0 {
 		return errors.New("keep and keep_dead must be positive")
 	}
-	return s.Check()
+	return s.attempts().Check()
 }
 
 // Register implements [caddymodule.Deliveries]. Names of guards that store callbacks must be
@@ -258,19 +271,28 @@ func (s *Service) configuredQueues() []outbox.Queue {
 	return queues
 }
 
-// attemptsOf returns the options of the attempts of a queue.
-func (s *Service) attemptsOf(q outbox.Queue) caddymodule.Attempts {
-	g := s.guardOf(q)
-	if g == nil {
-		return s.Attempts
+// attempts returns the options that queues can have as well.
+func (s *Service) attempts() option.Attempts {
+	return option.Attempts{Workers: &s.Workers, Timeout: &s.Timeout, MaxAttempts: &s.MaxAttempts}
+}
+
+// queueConfig returns how the workers deliver a configured queue.
+func (s *Service) queueConfig(q outbox.Queue) outbox.QueueConfig {
+	of := s.guardOf(q).Routes[q.Consumer]
+	return outbox.QueueConfig{
+		Deliver: s.deliver, Ended: s.ended, Rate: of.Rate, Ordered: of.Ordered,
+		Workers: cmp.Or(of.Workers, s.Workers), Timeout: time.Duration(cmp.Or(of.Timeout, s.Timeout)),
 	}
-	return g.Routes[q.Consumer].Or(s.Attempts)
 }
 
 // optionsOf returns the options of a queue that rows depend on.
 func (s *Service) optionsOf(q outbox.Queue) outbox.Options {
 	g := s.guardOf(q)
-	return outbox.Options{MaxAttempts: s.attemptsOf(q).MaxAttempts, Ordered: g != nil && g.Routes[q.Consumer].Ordered}
+	if g == nil {
+		return outbox.Options{MaxAttempts: s.MaxAttempts}
+	}
+	of := g.Routes[q.Consumer]
+	return outbox.Options{MaxAttempts: cmp.Or(of.MaxAttempts, s.MaxAttempts), Ordered: of.Ordered}
 }
 
 // stores reports whether any guard stores callbacks.
@@ -407,10 +429,7 @@ func (s *Service) Handle(context.Context, caddy.Event) error {
 	}
 	queues := make(map[outbox.Queue]outbox.QueueConfig)
 	for _, q := range s.configuredQueues() {
-		a, route := s.attemptsOf(q), s.guardOf(q).Routes[q.Consumer]
-		queues[q] = outbox.QueueConfig{
-			Deliver: s.deliver, Ended: s.ended, Workers: a.Workers, Timeout: time.Duration(a.Timeout), Rate: route.Rate, Ordered: route.Ordered,
-		}
+		queues[q] = s.queueConfig(q)
 	}
 	var err error
 	s.open.workers, err = s.open.outbox.Work(outbox.WorkConfig{

@@ -60,18 +60,16 @@ func (s *Service) rowsOf(c *caddymodule.StoredCallback) ([]*outbox.Callback, err
 // rowOf returns the row for a callback, with everything that is needed to send the
 // request again, except credentials.
 func rowOf(c *caddymodule.StoredCallback) outbox.Callback {
-	r := c.Request
+	r := &c.Request
 	row := outbox.Callback{
 		Command: callback.Printable(c.Event.Command), SdkAppID: c.SdkAppID, GroupID: callback.Printable(c.Event.GroupID), MsgSeqs: c.Event.MsgSeqs,
 		Conversation: callback.Printable(c.Event.Conversation), EventID: c.EventID,
 		Guard: c.Guard.Name, Signed: c.Signed, Received: c.Received.UTC(),
-		Method: r.Method, Host: r.Host, URI: uriOf(r.URL), Proto: r.Proto, TLS: r.TLS != nil,
-		RemoteAddr: r.RemoteAddr, Header: storable(r.Header), Body: string(c.Body),
+		Method: r.Method, Host: r.Host, URI: uriOf(r.Original), Proto: r.Proto, TLS: r.TLS,
+		RemoteAddr: r.RemoteAddr, ClientIP: r.ClientIP, Trusted: r.TrustedProxy, Root: r.Root, Header: storable(r.Header), Body: string(c.Body),
 	}
-	row.ClientIP, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	row.Trusted, _ = caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
-	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && uriOf(original.URL) != row.URI {
-		row.URI, row.Target = uriOf(original.URL), row.URI
+	if target := uriOf(&r.URL); target != row.URI {
+		row.Target = target
 	}
 	return row
 }

@@ -63,6 +63,7 @@ type Callback struct {
 	RemoteAddr string              `json:"remote_addr"`
 	ClientIP   string              `json:"client_ip,omitempty"`
 	Trusted    bool                `json:"trusted,omitempty"` // RemoteAddr was a trusted proxy
+	Root       string              `json:"root,omitempty"`    // of the site's files
 	Header     map[string][]string `json:"header"`
 
 	// Body is the unmodified payload. It is a string because a byte slice would be

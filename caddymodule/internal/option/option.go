@@ -6,6 +6,7 @@
 package option
 
 import (
+	"errors"
 	"slices"
 	"strconv"
 
@@ -69,4 +70,39 @@ func Text(d *caddyfile.Dispenser, value *string) error {
 		return d.Errf("%s: want one argument", name)
 	}
 	return nil
+}
+
+// Attempts are the options of attempts to deliver stored callbacks, which the app
+// tim_delivery has as well as each queue.
+type Attempts struct {
+	Workers     *int
+	Timeout     *caddy.Duration
+	MaxAttempts *int
+}
+
+// Check rejects invalid settings.
+func (a Attempts) Check() error {
+	switch {
+	case *a.Workers < 0 || *a.Workers > 1000:
+		return errors.New("workers: want a number from 1 to 1000")
+	case *a.MaxAttempts < 0 || *a.MaxAttempts > 1000:
+		return errors.New("max_attempts: want a number from 1 to 1000")
+	case *a.Timeout < 0:
+		return errors.New("timeout must be positive")
+	}
+	return nil
+}
+
+// Unmarshal parses the option at which the dispenser is. It returns false if it is none of
+// these.
+func (a Attempts) Unmarshal(d *caddyfile.Dispenser) (known bool, err error) {
+	switch d.Val() {
+	case "workers":
+		return true, Number(d, a.Workers)
+	case "timeout":
+		return true, Duration(d, a.Timeout)
+	case "max_attempts":
+		return true, Number(d, a.MaxAttempts)
+	}
+	return false, nil
 }
