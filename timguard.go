@@ -17,6 +17,9 @@ import (
 	_ "github.com/timguard/timguard/caddymodule/delivery"          // deliveries
 	_ "github.com/timguard/timguard/caddymodule/delivery/postgres" // optional store
 	_ "github.com/timguard/timguard/caddymodule/delivery/sqlite"   // default store
+	_ "github.com/timguard/timguard/caddymodule/publish"           // brokers
+	_ "github.com/timguard/timguard/caddymodule/publish/amqp"      // RabbitMQ
+	_ "github.com/timguard/timguard/caddymodule/publish/kafka"     // Kafka
 )
 
 // Version is the version of timguard, without the v of the tag.

@@ -124,7 +124,7 @@ func (h *Handler) tryForward(w http.ResponseWriter, r *http.Request, next caddyh
 	case errors.Is(ctx.Err(), context.DeadlineExceeded): // even if there is an answer
 		err = ctx.Err()
 	case err == nil:
-		err = check(held.Answer())
+		err = answer.Explain(r, check(held.Answer()))
 	}
 	switch {
 	case err != nil:

@@ -73,7 +73,7 @@ func attempt(ctx context.Context, logger *zap.Logger, guard *caddymodule.Guard, 
 		return err
 	}
 	got := held.Answer()
-	err = guard.Routes[a.Consumer].CheckAnswer(got)
+	err = answer.Explain(r, guard.Routes[a.Consumer].CheckAnswer(got))
 	if after := retryAfter(got.Status, held.Header()); err != nil && after > 0 {
 		return &outbox.LaterError{Err: err, After: after}
 	}

@@ -13,9 +13,24 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
 	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/internal/body"
 )
+
+// ErrorVar is the variable of a request by which a handler says why it has answered with an
+// error, in words that may be shown to operators.
+const ErrorVar = "tim_publish_error"
+
+// Explain returns the error that a handler has left in the request's variable, instead of err,
+// if there is one.
+func Explain(r *http.Request, err error) error {
+	if text, ok := caddyhttp.GetVar(r.Context(), ErrorVar).(string); ok && err != nil {
+		return errors.New(text)
+	}
+	return err
+}
 
 // Held is an answer in memory. It implements [http.ResponseWriter] and [http.Flusher].
 type Held struct {

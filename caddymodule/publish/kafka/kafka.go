@@ -1,0 +1,203 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kafka publishes callbacks to Apache Kafka, or a compatible broker such as
+// Tencent's CKafka.
+package kafka
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+
+	"github.com/timguard/timguard/caddymodule/internal/option"
+	"github.com/timguard/timguard/caddymodule/publish"
+)
+
+func init() {
+	caddy.RegisterModule(Broker{})
+}
+
+// Broker publishes callbacks to a topic of Kafka. A message is acknowledged when all in-sync
+// replicas have it; how many these must be at least is the topic's `min.insync.replicas`.
+// The producer is idempotent: what it repeats by itself is not there twice.
+type Broker struct {
+	// The addresses of some brokers of the cluster, with ports. Required.
+	Brokers []string `json:"brokers,omitempty"`
+
+	// The topic, which must exist. It may contain placeholders. Required.
+	Topic string `json:"topic,omitempty"`
+
+	// The key of the message. Messages with the same key are in one partition, in the
+	// order in which they were published. It may contain placeholders. Default:
+	// `{http.tim_callback.conversation}`.
+	Key string `json:"key,omitempty"`
+
+	// Encrypts the connections if set.
+	TLS *publish.TLS `json:"tls,omitempty"`
+
+	// Authenticates with a user name and a password if set.
+	SASL *SASL `json:"sasl,omitempty"`
+
+	client  *client
+	release func() error
+}
+
+// SASL are the options of authentication.
+type SASL struct {
+	// `plain`, `scram-sha-256` or `scram-sha-512`. Required.
+	Mechanism string `json:"mechanism,omitempty"`
+
+	// The user name. It may be a placeholder such as `{env.KAFKA_USER}`.
+	User string `json:"user,omitempty"`
+
+	// The password, which should be a placeholder such as `{file./run/secrets/kafka}`.
+	Password string `json:"password,omitempty"`
+}
+
+const defaultKey = "{http.tim_callback.conversation}"
+
+// CaddyModule returns the Caddy module information.
+func (Broker) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "tim_publish.brokers.kafka",
+		New: func() caddy.Module { return new(Broker) },
+	}
+}
+
+// Provision sets up the client, or takes that of another handler or configuration with
+// equal settings. It does not connect.
+func (b *Broker) Provision(ctx caddy.Context) error {
+	if b.Key == "" {
+		b.Key = defaultKey
+	}
+	if err := b.check(); err != nil {
+		return err
+	}
+	s, err := b.settings()
+	if err != nil {
+		return err
+	}
+	if b.client, b.release, err = acquire(s); err != nil {
+		return err
+	}
+	ctx.Logger().Info("publishing callbacks", zap.Strings("brokers", s.Brokers), zap.String("topic", b.Topic), zap.String("key", b.Key),
+		zap.Bool("tls", s.TLS != nil), zap.String("sasl", s.SASL.Mechanism))
+	return nil
+}
+
+func (b *Broker) check() error {
+	switch {
+	case len(b.Brokers) == 0:
+		return errors.New("want the address of a broker, such as 10.0.0.7:9092")
+	case b.Topic == "":
+		return errors.New("topic is missing: want topic <topic>")
+	case b.SASL != nil && (b.SASL.Mechanism == "" || b.SASL.User == "" || b.SASL.Password == ""):
+		return errors.New("sasl: want a mechanism, a user and a password")
+	case b.SASL != nil && mechanisms[b.SASL.Mechanism] == nil:
+		return fmt.Errorf("sasl %q: want plain, scram-sha-256 or scram-sha-512", b.SASL.Mechanism)
+	}
+	return nil
+}
+
+// settings returns the settings of the client, with placeholders replaced.
+func (b *Broker) settings() (settings, error) {
+	var failed error
+	replace := func(text string) string {
+		got, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
+		if err != nil {
+			failed = fmt.Errorf("%w; it must be set for the running server: a reload cannot add a variable", err)
+		}
+		return got
+	}
+	s := settings{TLS: b.TLS}
+	for _, address := range b.Brokers {
+		s.Brokers = append(s.Brokers, replace(address))
+	}
+	if b.SASL != nil {
+		s.SASL = SASL{b.SASL.Mechanism, replace(b.SASL.User), replace(b.SASL.Password)}
+	}
+	return s, failed
+}
+
+// acquire returns a client from the pool.
+func acquire(s settings) (*client, func() error, error) {
+	key, err := json.Marshal(s)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, _, err := clients.LoadOrNew(string(key), func() (caddy.Destructor, error) { return newClient(s) })
+	if err != nil {
+		return nil, nil, err
+	}
+	return c.(*client), func() error { _, err := clients.Delete(string(key)); return err }, nil
+}
+
+// Cleanup releases the client, which waits for acknowledgements if it is not used any
+// longer.
+func (b *Broker) Cleanup() error {
+	if b.release == nil {
+		return nil
+	}
+	return b.release()
+}
+
+// Publish implements [publish.Broker].
+func (b *Broker) Publish(ctx context.Context, m publish.Message) error {
+	return b.client.publish(ctx, m.Replacer.ReplaceAll(b.Topic, ""), m.Replacer.ReplaceAll(b.Key, ""), m)
+}
+
+// UnmarshalCaddyfile sets up the broker from Caddyfile tokens. Syntax:
+//
+//	tim_publish kafka <broker>... {
+//	    topic <topic>
+//	    key   <key>
+//	    tls   [<ca_file>]
+//	    sasl  plain|scram-sha-256|scram-sha-512 <user> <password>
+//	}
+func (b *Broker) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume broker name
+	b.Brokers = d.RemainingArgs()
+	for d.NextBlock(0) {
+		if err := b.unmarshalOption(d); err != nil {
+			return err
+		}
+	}
+	if err := b.check(); err != nil {
+		return d.Err("kafka: " + err.Error())
+	}
+	return nil
+}
+
+func (b *Broker) unmarshalOption(d *caddyfile.Dispenser) error {
+	switch d.Val() {
+	case "topic":
+		return option.Text(d, &b.Topic)
+	case "key":
+		return option.Text(d, &b.Key)
+	case "tls":
+		b.TLS = new(publish.TLS)
+		return b.TLS.UnmarshalOption(d)
+	case "sasl":
+		b.SASL = new(SASL)
+		if !d.AllArgs(&b.SASL.Mechanism, &b.SASL.User, &b.SASL.Password) {
+			return d.Errf("sasl: want plain, scram-sha-256 or scram-sha-512, a user and a password")
+		}
+		return nil
+	}
+	return d.Errf("unknown option %q: want topic, key, header, timeout, tls or sasl", d.Val())
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner     = (*Broker)(nil)
+	_ caddy.CleanerUpper    = (*Broker)(nil)
+	_ caddyfile.Unmarshaler = (*Broker)(nil)
+	_ publish.Broker        = (*Broker)(nil)
+)

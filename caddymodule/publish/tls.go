@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package publish
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+)
+
+// TLS are the options of an encrypted connection to a broker.
+type TLS struct {
+	// A file with the certificates of the authorities to trust, in PEM. Default: those of
+	// the system.
+	CA string `json:"ca,omitempty"`
+}
+
+// UnmarshalOption parses the option tls, at which the dispenser is.
+func (t *TLS) UnmarshalOption(d *caddyfile.Dispenser) error {
+	if d.NextArg() {
+		t.CA = d.Val()
+	}
+	if d.NextArg() {
+		return d.Errf("tls: want at most one file with certificates, but got %q as well", d.Val())
+	}
+	return nil
+}
+
+// Config returns the configuration of a client.
+func (t *TLS) Config() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if t.CA == "" {
+		return config, nil
+	}
+	path, err := caddy.NewReplacer().ReplaceOrErr(t.CA, true, true)
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	config.RootCAs = x509.NewCertPool()
+	if !config.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("tls: %s contains no certificate in PEM", path)
+	}
+	return config, nil
+}
