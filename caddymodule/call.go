@@ -38,6 +38,7 @@ type call struct {
 // judgment is the result of judge.
 type judgment struct {
 	start     time.Time
+	rawQuery  string        // may be modified by handlers later
 	took      time.Duration // excluding the time to read the body
 	query     callback.Query
 	app       *App // nil if SdkAppid is not configured
@@ -77,7 +78,7 @@ const placeholderPrefix = "http.tim_callback."
 // placeholder implements [caddy.ReplacerFunc].
 func (l *lastCall) placeholder(key string) (any, bool) {
 	name, ok := strings.CutPrefix(key, placeholderPrefix)
-	if !ok || !slices.Contains(valueNames, name) {
+	if !ok || !slices.Contains(valueNames[:], name) {
 		return nil, false
 	}
 	return l.value(name), true
@@ -87,7 +88,7 @@ func (l *lastCall) placeholder(key string) (any, bool) {
 func (l *lastCall) String() string { return l.value("command") }
 
 // valueNames are the names of a call's values in placeholders, logs and traces.
-var valueNames = []string{
+var valueNames = [...]string{
 	"sdk_app_id", "command", "class", "group_id", "topic_id", "from", "to", "operator", "conversation", "group_type", "event_time",
 	"event_id", "msg_seqs", "msg_key", "opt_platform", "client_ip", "action", "verdict", "consumer", "reason", "path",
 }

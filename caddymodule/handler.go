@@ -118,6 +118,7 @@ type Handler struct {
 	blocks     []*caddyfile.Dispenser // of backend and consumers, until FinalizeUnmarshalCaddyfile
 	positions  []caddyfile.Token      // of the rules in the Caddyfile
 	guard      *Guard
+	history    *history
 	deliveries Deliveries // nil if the guard has no routes of its own
 	server     *caddyhttp.Server
 }
@@ -172,7 +173,11 @@ func (h *Handler) provision(ctx caddy.Context) error {
 		return err
 	}
 	h.initTokenCounters()
-	return h.provisionDeliveries(ctx, config)
+	if err := h.provisionDeliveries(ctx, config); err != nil {
+		return err
+	}
+	h.load()
+	return nil
 }
 
 func (h *Handler) setDefaults() {
@@ -237,14 +242,13 @@ func (h *Handler) check() error {
 	return h.checkRoutes()
 }
 
-// ServeHTTP judges the callback, records the result, and performs the action.
+// ServeHTTP judges the callback, records the result, performs the action, and remembers the
+// call.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	c := h.judge(r)
 	h.record(r, c)
 	err := h.act(w, r, next, c)
-	if h.logsAccess() {
-		c.eventID() // the access log is written when the body is gone
-	}
+	h.remember(r, c)
 	c.body.Release()
 	return err
 }

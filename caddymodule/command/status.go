@@ -55,7 +55,11 @@ func (c *adminClient) statusCommand() *cobra.Command {
 }
 
 func (c *adminClient) printStatus(s delivery.Status) {
-	fmt.Fprintf(c.out, "store %s at %s, guards %s\n", s.Store, s.StoreAt, strings.Join(s.Guards, ", "))
+	var names []string
+	for _, g := range s.Guards {
+		names = append(names, g.Name)
+	}
+	fmt.Fprintf(c.out, "store %s at %s, guards %s\n", s.Store, s.StoreAt, strings.Join(names, ", "))
 	if s.StoreError == "" {
 		for _, state := range outbox.States() {
 			fmt.Fprintf(c.out, "%8d %s\n", s.Deliveries[state], state)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/timguard/timguard/caddymodule"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -29,7 +30,8 @@ func init() {
 // adminDeliveries is a module that provides the /tim_callback/ endpoints for the Caddy
 // admin API:
 //
-//	GET    /tim_callback/status                  counts by state, and the age of the oldest
+//	GET    /tim_callback/status                  the guards, the store and the queues
+//	GET    /tim_callback/calls                   calls as they come, as server-sent events
 //	GET    /tim_callback/deliveries              lists the newest, without their bodies
 //	POST   /tim_callback/deliveries/retry        retries all that match the filters
 //	DELETE /tim_callback/deliveries              discards all that match the filters
@@ -41,7 +43,10 @@ func init() {
 //	POST   /tim_callback/queues/{guard}[/{consumer}]/resume   ends that
 //
 // The filters are ?state=, ?guard=, ?consumer=, ?command=, ?conversation=,
-// ?since=<duration or time>, ?before=<id> and ?limit=. Retrying and discarding several requires at least one.
+// ?since=<duration or time>, ?before=<id> and ?limit=. The consumer - is the guard's own
+// backend. Retrying and discarding several requires at least one filter.
+//
+// The parameters of calls are those of [caddymodule.ParseStreamOptions].
 type adminDeliveries struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -60,15 +65,19 @@ func (a adminDeliveries) Routes() []caddy.AdminRoute {
 // serve routes a request to its endpoint. It cannot use the patterns of the standard
 // library, because the admin API accepts only paths as patterns.
 func (adminDeliveries) serve(w http.ResponseWriter, r *http.Request) error {
+	path := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/tim_callback/"), "/"), "/")
 	s := running()
+	if len(path) == 1 && path[0] == "status" {
+		return requireMethod(http.MethodGet, r, func() error { return writeJSON(w, s.Status(r.Context())) })
+	}
+	if len(path) == 1 && path[0] == "calls" {
+		return requireMethod(http.MethodGet, r, func() error { return serveCalls(w, r) })
+	}
 	if s == nil {
 		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the running configuration does not store callbacks")}
 	}
-	path := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/tim_callback/"), "/"), "/")
 	many := len(path) == 1 || len(path) == 2 && path[1] == "retry"
 	switch {
-	case len(path) == 1 && path[0] == "status":
-		return requireMethod(http.MethodGet, r, func() error { return s.serveStatus(w, r) })
 	case path[0] == "deliveries" && many:
 		return s.serveMany(w, r, len(path) == 2)
 	case path[0] == "queues" && (len(path) == 3 || len(path) == 4):
@@ -76,7 +85,7 @@ func (adminDeliveries) serve(w http.ResponseWriter, r *http.Request) error {
 	case path[0] == "deliveries" && (len(path) == 2 || len(path) == 3 && path[2] == "retry"):
 		return s.serveOne(w, r, path[1], len(path) == 3)
 	}
-	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("want /tim_callback/status, /tim_callback/deliveries or /tim_callback/queues")}
+	return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("want /tim_callback/status, /tim_callback/calls, /tim_callback/deliveries or /tim_callback/queues")}
 }
 
 func requireMethod(method string, r *http.Request, serve func() error) error {
@@ -90,12 +99,20 @@ func notAllowed(want string) error {
 	return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Err: fmt.Errorf("method not allowed: want %s", want)}
 }
 
-// Status is the response of /tim_callback/status.
+func serveCalls(w http.ResponseWriter, r *http.Request) error {
+	options, err := caddymodule.ParseStreamOptions(r.URL.RawQuery)
+	if err != nil {
+		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
+	}
+	return caddymodule.StreamCalls(w, r, options)
+}
+
+// Status is the response of /tim_callback/status. Without a store, it only has guards.
 type Status struct {
-	Store            string               `json:"store"`
-	StoreAt          string               `json:"store_at"` // without a password
+	Guards           []caddymodule.Status `json:"guards"`
+	Store            string               `json:"store,omitempty"`
+	StoreAt          string               `json:"store_at,omitempty"` // without a password
 	StoreError       string               `json:"store_error,omitempty"`
-	Guards           []string             `json:"guards"`
 	Deliveries       map[outbox.State]int `json:"deliveries"`
 	OldestAgeSeconds float64              `json:"oldest_delivery_age_seconds"`
 	Queues           []QueueStatus        `json:"queues"`
@@ -125,16 +142,22 @@ type Unclaimed struct {
 	Deliveries int    `json:"deliveries"`
 }
 
-func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
-	response := Status{Store: s.name, StoreAt: s.store.Location(), Guards: slices.Sorted(maps.Keys(s.guards))}
-	counts, err := s.Outbox().Counts(r.Context())
+// Status returns the state of the running guards and of the store. s is nil if nothing is
+// stored.
+func (s *Service) Status(ctx context.Context) Status {
+	response := Status{Guards: caddymodule.Running()}
+	if s == nil {
+		return response
+	}
+	response.Store, response.StoreAt = s.name, s.store.Location()
+	counts, err := s.Outbox().Counts(ctx)
 	var paused []outbox.Queue
 	if err == nil {
-		paused, err = s.Outbox().Paused(r.Context())
+		paused, err = s.Outbox().Paused(ctx)
 	}
 	if err = cmp.Or(err, s.Outbox().Err()); err != nil {
 		response.StoreError = err.Error()
-		return writeJSON(w, response)
+		return response
 	}
 	states, oldest := summary(counts)
 	response.Deliveries, response.OldestAgeSeconds = states, oldest.Seconds()
@@ -150,7 +173,7 @@ func (s *Service) serveStatus(w http.ResponseWriter, r *http.Request) error {
 	slices.SortFunc(response.Unclaimed, func(a, b Unclaimed) int {
 		return cmp.Or(cmp.Compare(a.Guard, b.Guard), cmp.Compare(a.Consumer, b.Consumer))
 	})
-	return writeJSON(w, response)
+	return response
 }
 
 // servePause pauses or resumes a queue. The path is that of the queue, and what to do.
@@ -183,7 +206,10 @@ func (s *Service) servePause(w http.ResponseWriter, r *http.Request, path []stri
 
 // serveMany lists, retries or discards all deliveries that match the filters.
 func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) error {
-	filter, err := parseFilter(r.URL.Query())
+	filter, err := parseFilter(r.URL.RawQuery)
+	if err == nil {
+		err = s.checkFilter(r.Context(), filter)
+	}
 	if err != nil {
 		return err
 	}
@@ -214,13 +240,20 @@ func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) 
 }
 
 // parseFilter parses the filters in the query.
-func parseFilter(query url.Values) (f outbox.Filter, err error) {
+func parseFilter(rawQuery string) (f outbox.Filter, err error) {
+	query, err := url.ParseQuery(rawQuery)
+	if err != nil {
+		return f, badRequest("query: %v", err)
+	}
 	for name, values := range query {
 		if !slices.Contains([]string{"state", "guard", "consumer", "command", "conversation", "since", "before", "limit"}, name) {
 			return f, badRequest("unknown filter %q: want state, guard, consumer, command, conversation, since, before or limit", name)
 		}
 		if len(values) > 1 {
 			return f, badRequest("the filter %s is given twice: want it once", name)
+		}
+		if values[0] == "" {
+			return f, badRequest("the filter %s is empty: give it a value, or leave it out", name)
 		}
 	}
 	f = outbox.Filter{
@@ -246,6 +279,30 @@ func parseFilter(query url.Values) (f outbox.Filter, err error) {
 		}
 	}
 	return f, nil
+}
+
+// checkFilter rejects names of guards and consumers that neither the configuration nor the
+// store has.
+func (s *Service) checkFilter(ctx context.Context, f outbox.Filter) error {
+	queues := s.configuredQueues()
+	if f.Guard == "" && f.Consumer == "" || slices.ContainsFunc(queues, f.Names) {
+		return nil
+	}
+	counts, err := s.Outbox().Counts(ctx)
+	if err != nil {
+		return storeError(err)
+	}
+	for _, c := range counts {
+		queues = append(queues, c.Queue)
+	}
+	if slices.ContainsFunc(queues, f.Names) {
+		return nil
+	}
+	names := make(map[string]bool)
+	for _, q := range queues {
+		names[q.Guard+strings.TrimSuffix("/"+q.Consumer, "/")] = true
+	}
+	return badRequest("no queue of guard %q and consumer %q: there are %s", f.Guard, f.Consumer, strings.Join(slices.Sorted(maps.Keys(names)), ", "))
 }
 
 // parseSince parses a duration before now, or a time.

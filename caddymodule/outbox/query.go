@@ -20,7 +20,7 @@ import (
 type Filter struct {
 	State    State
 	Guard    string
-	Consumer string
+	Consumer string // or Own
 	Command  string
 
 	// Conversation selects callbacks that belong in one order.
@@ -35,6 +35,14 @@ type Filter struct {
 
 	// Limit is the maximum number of callbacks, up to 1000. Default: 100.
 	Limit int
+}
+
+// Own as the consumer in a Filter selects what is for the backends of guards.
+const Own = "-"
+
+// Names reports whether the filter's guard and consumer select the queue.
+func (f Filter) Names(q Queue) bool {
+	return (f.Guard == "" || f.Guard == q.Guard) && (f.Consumer == "" || f.Consumer == q.Consumer || f.Consumer == Own && q.Consumer == "")
 }
 
 // where returns the filter as an SQL condition, with its arguments.
@@ -59,6 +67,10 @@ func (f Filter) where(timeOf func(column string) string) (string, []any, error) 
 	}
 	like := strings.NewReplacer(`\`, `\\`, "_", `\_`, "%", `\%`) // for ESCAPE '\'
 	switch {
+	case f.Consumer == Own && f.Guard != "":
+		add("queue = ?", Queue{f.Guard, ""}.river())
+	case f.Consumer == Own:
+		conditions = append(conditions, "queue NOT LIKE '%"+consumerMark+"%'")
 	case f.Guard != "" && f.Consumer != "":
 		add("queue = ?", Queue{f.Guard, f.Consumer}.river())
 	case f.Guard != "":
