@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,7 +32,7 @@ func TestEndToEndDeliveryAdminAPI(t *testing.T) {
 	s.WantState(t, outbox.Dead, 3)
 
 	status := s.Status(t)
-	if status.Store != "sqlite" || !slices.Equal(status.Guards, []string{"front"}) || len(status.Deliveries) != len(outbox.States()) || status.OldestAgeSeconds != 0 {
+	if status.Store != "sqlite" || len(status.Guards) != 1 || status.Guards[0].Name != "front" || status.Guards[0].Total.Actions["deliver"] == 0 || len(status.Deliveries) != len(outbox.States()) || status.OldestAgeSeconds != 0 {
 		t.Errorf("status %+v", status)
 	}
 	items := s.Items(t)
@@ -74,6 +73,12 @@ func TestEndToEndDeliveryAdminAPI(t *testing.T) {
 		{http.MethodPost, one, http.StatusMethodNotAllowed, "want GET or DELETE"},
 		{http.MethodGet, one + "/retry", http.StatusMethodNotAllowed, "want POST"},
 		{http.MethodGet, list + "?state=lost", http.StatusBadRequest, "want one of"},
+		{http.MethodGet, list + "?state=", http.StatusBadRequest, "the filter state is empty"},
+		{http.MethodDelete, list + "?state=dead&state=delivered", http.StatusBadRequest, "the filter state is given twice"},
+		{http.MethodDelete, list + "?state=dead;limit=1", http.StatusBadRequest, "query: "},
+		{http.MethodDelete, list + "?state=%zz", http.StatusBadRequest, "query: "},
+		{http.MethodDelete, list + "?guard=other", http.StatusBadRequest, `no queue of guard \"other\" and consumer \"\": there are front`},
+		{http.MethodGet, list + "?consumer=archive", http.StatusBadRequest, "there are front"},
 		{http.MethodGet, list + "?limit=0", http.StatusBadRequest, "from 1 to 1000"},
 		{http.MethodGet, list + "?limit=1001", http.StatusBadRequest, "from 1 to 1000"},
 		{http.MethodGet, list + "?before=x", http.StatusBadRequest, "before"},
@@ -101,8 +106,8 @@ func TestEndToEndDeliveryAdminAPIWithoutDeliveries(t *testing.T) {
 	s.App = false
 	s.Start(t)
 	code, body := guardtest.Get(t, http.MethodGet, "http://"+s.Admin+"/tim_callback/status")
-	if code != http.StatusNotFound || !strings.Contains(body, "the running configuration does not store callbacks") {
-		t.Errorf("status: %d %s, want 404", code, body)
+	if code != http.StatusOK || !strings.Contains(body, `{"guards":[{"name":"default","mode":"enforce",`) || strings.Contains(body, `"store"`) {
+		t.Errorf("status: %d %s, want the guard, and no store", code, body)
 	}
 	if output := s.CLI(t, true, "list"); !strings.Contains(output, "does not store callbacks") {
 		t.Errorf("deliveries list prints %s", output)
@@ -173,7 +178,7 @@ func TestEndToEndDeliveryFiltersSelect(t *testing.T) {
 	}
 	s.WantState(t, outbox.Dead, 4)
 	for filter, want := range map[string]int{
-		"state=dead": 4, "guard=a": 2, "guard=a&state=delivered": 0, "consumer=archive": 0,
+		"state=dead": 4, "guard=a": 2, "guard=a&state=delivered": 0, "consumer=-": 4, "consumer=-&guard=b": 2,
 		"command=" + callback.RecallCommand: 4, "command=State.StateChange": 0, "since=1h": 4, "limit=3": 3, "before=3": 2,
 		"since=" + time.Now().Add(time.Hour).UTC().Format(time.RFC3339): 0,
 	} {

@@ -317,7 +317,10 @@ func AnswerTo(t *testing.T, req *http.Request) (status int, body string) {
 type Status struct {
 	StoreError string `json:"store_error"`
 	Store      string
-	Guards     []string
+	Guards     []struct {
+		Name  string
+		Total struct{ Actions, Refused map[string]int }
+	}
 	Deliveries map[outbox.State]int
 	Unclaimed  []Unclaimed
 
