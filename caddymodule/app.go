@@ -14,9 +14,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/option"
 )
 
 // App is an app whose callbacks are accepted.
@@ -85,9 +84,8 @@ func (a App) check(earlier []App) error {
 // provision replaces placeholders and sets up the verifier. Errors may contain the name
 // of a placeholder, but never a secret.
 func (a *App) provision(window time.Duration) (err error) {
-	repl := caddy.NewReplacer()
-	if a.id, err = repl.ReplaceOrErr(string(a.SdkAppID), true, true); err != nil {
-		return fmt.Errorf("app %s: %w%s", a.SdkAppID, err, placeholderHint)
+	if a.id, err = option.Expand(string(a.SdkAppID)); err != nil {
+		return fmt.Errorf("app %s: %w", a.SdkAppID, err)
 	}
 	if a.id != string(a.SdkAppID) && !appIDFormat.MatchString(a.id) {
 		return fmt.Errorf("app %s: the value is not an SDKAppID in decimal", a.SdkAppID)
@@ -95,26 +93,19 @@ func (a *App) provision(window time.Duration) (err error) {
 	if len(a.Tokens) == 0 {
 		return nil
 	}
-	if a.secrets, err = resolveTokens(repl, a.Tokens); err != nil {
+	if a.secrets, err = resolveTokens(a.Tokens); err != nil {
 		return fmt.Errorf("app %s: %w", a.id, err)
 	}
 	a.verifier, err = callback.NewVerifier(a.secrets, window, time.Now)
 	return err
 }
 
-// placeholderHint is appended to errors about a placeholder without a value.
-const placeholderHint = "; it must have a value in the environment or files of the running server: " +
-	"a reload cannot add environment variables"
-
-func resolveTokens(repl *caddy.Replacer, tokens []string) ([]string, error) {
+func resolveTokens(tokens []string) ([]string, error) {
 	var resolved []string
 	for i, token := range tokens {
-		value, err := repl.ReplaceOrErr(token, true, true)
-		if err != nil && isPlaceholder(token) {
-			return nil, fmt.Errorf("token %d has no value: %w%s", i+1, err, placeholderHint)
-		}
-		if err != nil { // err may contain a part of the token
-			return nil, fmt.Errorf("token %d contains a placeholder without a value; write \\{ for a literal brace", i+1)
+		value, err := option.Expand(token)
+		if err != nil {
+			return nil, fmt.Errorf("token %d: %w", i+1, err)
 		}
 		if value == "" {
 			return nil, fmt.Errorf("token %d is empty", i+1)
@@ -152,3 +143,6 @@ func (h *Handler) provisionApps() error {
 func (h *Handler) hasTokens() bool {
 	return slices.ContainsFunc(h.Apps, func(a App) bool { return len(a.Tokens) > 0 })
 }
+
+// Interface guards
+var _ json.Unmarshaler = (*AppID)(nil)

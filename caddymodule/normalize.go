@@ -46,8 +46,8 @@ func normalize(r *http.Request) {
 }
 
 // overridingHeaders are headers by which backends would read something other than the URL
-// and the body: PHP's $_REQUEST contains cookies, and frameworks take method and route from
-// the others.
+// and the body: PHP's $_REQUEST contains cookies, frameworks take method and route from the
+// X- headers, and Te and Trailer announce trailers, which are removed.
 var overridingHeaders = []string{
 	"Cookie", "Te", "Trailer",
 	"X-Http-Method", "X-Http-Method-Override", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url",

@@ -43,9 +43,8 @@ type Rule struct {
 	// The ErrorInfo of `forbid`, which may be shown to the end user. Default: empty.
 	Info string `json:"info,omitempty"`
 
-	// How long `forward` waits for an answer before it uses the fallback, since the
-	// callback was received. Tencent waits 2 seconds. Requires a fallback. Default:
-	// `1500ms`.
+	// How long after a callback was received `forward` uses the fallback if there is no
+	// answer. Tencent waits 2 seconds. Requires a fallback. Default: `1500ms`.
 	Deadline caddy.Duration `json:"deadline,omitempty"`
 
 	// What `forward` answers if there is no good answer in time. Default: whatever the
@@ -250,7 +249,7 @@ func (r Rule) checkAnswered() error {
 
 // answersAlone reports whether the rule may answer OK without the backend.
 func (r Rule) answersAlone() bool {
-	return r.Action == actionAck || r.Action == actionDeliver || r.Fallback != nil && r.Fallback.Verdict == verdictDeliver
+	return r.Action == actionAck || r.storesForBackend()
 }
 
 // what names the action, or the fallback if there is one.

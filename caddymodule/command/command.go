@@ -48,7 +48,7 @@ func showBinaryName(cmd *cobra.Command) {
 	})
 }
 
-// Subcommand returns a command that does not print its usage with every error.
+// subcommand returns a command that does not print its usage with every error.
 func subcommand(use, short, long string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use, Short: short, Long: long, Args: args, RunE: run,

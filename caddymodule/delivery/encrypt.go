@@ -19,8 +19,7 @@ import (
 	"github.com/tink-crypto/tink-go/v2/secretdata"
 	"github.com/tink-crypto/tink-go/v2/tink"
 
-	"github.com/caddyserver/caddy/v2"
-
+	"github.com/timguard/timguard/caddymodule/internal/option"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -55,8 +54,8 @@ func newCipher(keys []string) (tink.AEAD, error) {
 
 // addKey adds a key, whose ID does not depend on its position.
 func addKey(manager *keyset.Manager, text string) (id uint32, err error) {
-	if text, err = caddy.NewReplacer().ReplaceOrErr(text, true, true); err != nil {
-		return 0, fmt.Errorf("%w; it must be set for the running server: a reload cannot add a variable", err)
+	if text, err = option.Expand(text); err != nil {
+		return 0, err
 	}
 	secret, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
 	if err != nil || len(secret) != KeySize {

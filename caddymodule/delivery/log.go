@@ -36,3 +36,6 @@ func (l currentLog) WithAttrs(attrs []slog.Attr) slog.Handler { return l.handler
 
 // WithGroup implements slog.Handler, as WithAttrs does.
 func (l currentLog) WithGroup(name string) slog.Handler { return l.handler().WithGroup(name) }
+
+// Interface guards
+var _ slog.Handler = currentLog{}

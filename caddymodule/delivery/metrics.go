@@ -146,3 +146,6 @@ func summary(counts []outbox.Count, queues ...outbox.Queue) (states map[outbox.S
 	}
 	return states, oldest
 }
+
+// Interface guards
+var _ prometheus.Collector = (*countsCollector)(nil)

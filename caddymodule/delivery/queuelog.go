@@ -17,8 +17,8 @@ import (
 // before that is warned of.
 const refusedForms = 20
 
-// queueLog warns of queues whose backend has habits of its own, so that it is not called
-// again and again for each callback without anybody noticing.
+// queueLog warns of queues whose backend has habits of its own. Otherwise, nobody may notice
+// that it is called again and again for each callback.
 type queueLog struct {
 	logger *zap.Logger
 

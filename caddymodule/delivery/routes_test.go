@@ -278,7 +278,7 @@ func TestEndToEndDeliveryGoesOnIfAReloadFails(t *testing.T) {
 		"another guard of the name": {
 			func(other *guardtest.Backend) string {
 				return "http://" + guardtest.FreePort(t) + " {\n" + guardtest.Delivering(other) + "\n}"
-			}, "two tim_callback that store callbacks are named",
+			}, "stores callbacks, and another one",
 		},
 		"an address in use": {
 			func(other *guardtest.Backend) string {

@@ -44,7 +44,8 @@ func init() {
 // Callbacks that are answered OK by `deliver` or `fallback deliver` are stored durably.
 // Delivery is attempted at least once, until the backend accepts the callback or the
 // attempts are exhausted; then it stays listed as dead. Which answers accept a callback is
-// an option of each backend and consumer. The order of deliveries is unspecified.
+// an option of each backend and consumer. Deliveries
+// are in no particular order, except for the conversations of a queue with `ordered`.
 //
 // A stored callback belongs to the name of its guard and consumer. Whichever guard has the
 // name delivers it, whatever its rules are.
@@ -224,7 +225,8 @@ func (s *Service) Register(g *caddymodule.Guard) error {
 	for _, other := range s.guards[g.Name] {
 		same := other.Server != g.Server && other.ConfigHash == g.ConfigHash
 		if (g.Stores || other.Stores) && !same {
-			return fmt.Errorf("two tim_callback that store callbacks are named %q: give each a unique name, and do not change it later", g.Name)
+			return fmt.Errorf("tim_callback %s stores callbacks, and another one with a backend or consumers has the same name: "+
+				"write name <name> in one of them, and do not change it later", g.Name)
 		}
 	}
 	for consumer := range g.Routes {
@@ -450,18 +452,21 @@ func (s *Service) Stop() error {
 	workers := s.open.workers
 	s.open.workers, s.open.stopped = nil, true
 	s.open.mu.Unlock()
-	switch {
-	case workers == nil:
-	case caddy.Exiting():
-		var all sync.WaitGroup
+	if workers != nil {
 		finishing.Store(workers, true)
+	}
+	switch {
+	case caddy.Exiting(): // those of former configurations too
+		var all sync.WaitGroup
 		for w := range finishing.Range {
-			all.Go(func() { finish(w.(*outbox.Workers), s.grace()) })
+			all.Go(func() {
+				finish(w.(*outbox.Workers), s.grace())
+				finishing.Delete(w)
+			})
 		}
 		all.Wait()
-	default:
+	case workers != nil:
 		s.acquire() // for the deliveries that continue after Cleanup
-		finishing.Store(workers, true)
 		go func() {
 			finish(workers, s.longestTimeout())
 			finishing.Delete(workers)
@@ -528,4 +533,5 @@ var (
 	_ caddy.CleanerUpper     = (*Service)(nil)
 	_ caddyevents.Handler    = (*Service)(nil)
 	_ caddymodule.Deliveries = (*Service)(nil)
+	_ caddy.Destructor       = openOutbox{}
 )

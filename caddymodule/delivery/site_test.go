@@ -209,7 +209,7 @@ func TestDeliveryConfigIsValidated(t *testing.T) {
 		return directives
 	}
 	const (
-		same    = `two tim_callback that store callbacks are named "default"`
+		same    = "tim_callback default stores callbacks, and another one with a backend or consumers has the same name"
 		missing = "needs a backend block, which says where stored callbacks go:"
 	)
 	consumers := "backend 127.0.0.1:1\nconsumer archive 127.0.0.1:2"

@@ -29,7 +29,7 @@ func isWaiting(state outbox.State) bool {
 	return state == outbox.Pending || state == outbox.Retrying || state == outbox.Running
 }
 
-// warnOfUnclaimed warns of them as soon as the store is open.
+// warnOfUnclaimed warns of deliveries that no guard has as soon as the store is open.
 func (s *Service) warnOfUnclaimed() {
 	select {
 	case <-s.Outbox().Ready():

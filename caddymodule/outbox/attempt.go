@@ -5,6 +5,7 @@ package outbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -158,13 +159,16 @@ func (q *queue) awaitRoom(ctx context.Context) bool {
 
 // attempt delivers the callback. It ends soon after the timeout, or the end of the context,
 // at the latest, even if the DeliverFunc goes on, which is abandoned then.
-func (q *queue) attempt(ctx context.Context, a Attempt) error {
-	ctx, cancel := context.WithTimeout(ctx, q.config.Timeout)
+func (q *queue) attempt(all context.Context, a Attempt) error {
+	ctx, cancel := context.WithTimeout(all, q.config.Timeout)
 	defer cancel()
 	result := make(chan error, 1)
 	go func() { result <- q.deliver(ctx, a) }()
 	start := time.Now()
 	err := q.result(ctx, result)
+	if err != nil && errors.Is(all.Err(), context.Canceled) {
+		return err // by Workers.Stop: it says nothing of the backend
+	}
 	if q.config.Ended != nil {
 		q.config.Ended(a, time.Since(start), err)
 	}

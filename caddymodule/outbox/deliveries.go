@@ -239,10 +239,10 @@ func (o *Outbox) RetryAll(ctx context.Context, f Filter, options OptionsOf) (don
 			}
 			return nil
 		})
-		if err == nil {
-			err = advanceAfter(ctx, o.store.write, ids...)
+		if err != nil {
+			return 0, err // all of the batch were rolled back
 		}
-		return done, err
+		return done, advanceAfter(ctx, o.store.write, ids...)
 	})
 }
 

@@ -84,3 +84,6 @@ func (h quietHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (h quietHandler) WithGroup(name string) slog.Handler {
 	return quietHandler{h.Handler.WithGroup(name), h.seen, h.works}
 }
+
+// Interface guards
+var _ slog.Handler = quietHandler{}

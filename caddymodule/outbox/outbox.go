@@ -8,7 +8,8 @@
 // driver with [NewStore].
 //
 // A callback that Put has accepted is on stable storage, and delivery is attempted at
-// least once. The order of deliveries is unspecified.
+// least once. Deliveries are in no particular order, except for the conversations of
+// ordered queues.
 package outbox
 
 import (

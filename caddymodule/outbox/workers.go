@@ -333,3 +333,10 @@ func (d *deaths) HandleError(_ context.Context, job *rivertype.JobRow, err error
 func (d *deaths) HandlePanic(ctx context.Context, job *rivertype.JobRow, value any, _ string) *river.ErrorHandlerResult {
 	return d.HandleError(ctx, job, fmt.Errorf("panic: %T", value))
 }
+
+// Interface guards
+var (
+	_ river.Worker[Callback]  = (*worker)(nil)
+	_ river.ErrorHandler      = (*deaths)(nil)
+	_ river.ClientRetryPolicy = backoff{}
+)

@@ -26,6 +26,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/timguard/timguard/caddymodule/delivery"
+	"github.com/timguard/timguard/caddymodule/internal/option"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -59,8 +60,8 @@ func (s *Store) Provision(caddy.Context) (err error) {
 	if s.DSN == "" {
 		return errors.New("store postgres: want a connection string, such as {env.DATABASE_URL}")
 	}
-	if s.resolved, err = caddy.NewReplacer().ReplaceOrErr(s.DSN, true, true); err != nil {
-		return fmt.Errorf("store postgres: %w; it must be set for the running server: a reload cannot add a variable", err)
+	if s.resolved, err = option.Expand(s.DSN); err != nil {
+		return fmt.Errorf("store postgres: %w", err)
 	}
 	s.config, err = parse(s.resolved)
 	return err

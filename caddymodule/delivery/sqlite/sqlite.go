@@ -24,6 +24,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
 	"github.com/timguard/timguard/caddymodule/delivery"
+	"github.com/timguard/timguard/caddymodule/internal/option"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -53,8 +54,8 @@ func (s *Store) Provision(caddy.Context) (err error) {
 	if s.Path == "" {
 		s.Path = filepath.Join(caddy.AppDataDir(), "tim_callback", "deliveries.db")
 	}
-	if s.Path, err = caddy.NewReplacer().ReplaceOrErr(s.Path, true, true); err != nil {
-		return fmt.Errorf("store sqlite: %w; it must be set for the running server: a reload cannot add a variable", err)
+	if s.Path, err = option.Expand(s.Path); err != nil {
+		return fmt.Errorf("store sqlite: %w", err)
 	}
 	s.Path, err = filepath.Abs(s.Path) // by which the open store is found again after a reload
 	return err

@@ -107,3 +107,9 @@ func Recover(logger *zap.Logger, serve func() error) (err error) {
 	}()
 	return serve()
 }
+
+// Interface guards
+var (
+	_ http.ResponseWriter = (*Held)(nil)
+	_ http.Flusher        = (*Held)(nil)
+)
