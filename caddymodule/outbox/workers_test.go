@@ -182,17 +182,28 @@ func TestStopCancelsAttemptsWithoutCountingThem(t *testing.T) {
 	eachDriver(t, func(t *testing.T, driver string) {
 		o := mustOpen(t, configFor(t, driver))
 		began := make(chan struct{}, 1)
-		w := mustWork(t, o, func(ctx context.Context, _ outbox.Attempt) error {
-			began <- struct{}{}
-			<-ctx.Done()
-			return ctx.Err()
-		})
+		var ended atomic.Int64
+		w, err := o.Work(outbox.WorkConfig{Keep: time.Hour, KeepDead: time.Hour, Queues: map[outbox.Queue]outbox.QueueConfig{{Guard: "default"}: {
+			Workers: 1, Timeout: time.Minute,
+			Deliver: func(ctx context.Context, _ outbox.Attempt) error {
+				began <- struct{}{}
+				<-ctx.Done()
+				return ctx.Err()
+			},
+			Ended: func(outbox.Attempt, time.Duration, error) { ended.Add(1) },
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
 		mustPut(t, o, recall("a"))
 		<-began
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
 		if err := w.Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
+		}
+		if n := ended.Load(); n > 0 {
+			t.Errorf("%d attempts have ended, which is not the backend's fault", n)
 		}
 		got := make(chan outbox.Attempt, 1)
 		mustWork(t, o, func(_ context.Context, d outbox.Attempt) error { got <- d; return nil })
