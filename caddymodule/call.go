@@ -38,7 +38,8 @@ type call struct {
 // judgment is the result of judge.
 type judgment struct {
 	start     time.Time
-	rawQuery  string        // may be modified by handlers later
+	rawQuery  string        // handlers may modify that of the request
+	longURI   bool          // values of the query are to be copied before they are remembered
 	took      time.Duration // excluding the time to read the body
 	query     callback.Query
 	app       *App // nil if SdkAppid is not configured

@@ -6,7 +6,6 @@ package caddymodule
 import (
 	"cmp"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -100,7 +99,7 @@ func historyOf(name string) *history {
 }
 
 // remember adds an answered call to the guard's history, and sends it to those who watch.
-func (h *Handler) remember(r *http.Request, c *call) {
+func (h *Handler) remember(c *call) {
 	watchers := *watchersNow.Load()
 	if h.logsAccess() || len(watchers) > 0 {
 		c.eventID() // a hash of the body, which will be gone
@@ -111,7 +110,7 @@ func (h *Handler) remember(r *http.Request, c *call) {
 	}
 	for i, name := range valueNames {
 		if name != "event_id" || h.logsAccess() || len(watchers) > 0 {
-			m.values[i] = bounded(c.value(name), len(r.RequestURI) > maxSharedURI)
+			m.values[i] = bounded(c.value(name), c.longURI)
 		}
 	}
 	h.history.add(&m, c, h.Mode)

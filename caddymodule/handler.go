@@ -248,7 +248,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	c := h.judge(r)
 	h.record(r, c)
 	err := h.act(w, r, next, c)
-	h.remember(r, c)
+	h.remember(c)
 	c.body.Release()
 	return err
 }

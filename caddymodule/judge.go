@@ -18,7 +18,7 @@ import (
 // judge checks a request and chooses the action. It writes nothing, and reads the body
 // only if all earlier checks have passed.
 func (h *Handler) judge(r *http.Request) *call {
-	c := &call{judgment: judgment{start: time.Now(), rawQuery: r.URL.RawQuery}}
+	c := &call{judgment: judgment{start: time.Now(), rawQuery: r.URL.RawQuery, longURI: len(r.RequestURI) > maxSharedURI}}
 	err := h.checkRequest(r, &c.judgment)
 	c.rejection, _ = errors.AsType[*callback.Rejection](err) // every error of package callback is one
 	switch {
