@@ -57,8 +57,11 @@ function checkBody(req, res, next) {
   next();
 }
 
-// Read-As says that the request came this far, and as what its body was read.
+// Read-As says that the request came this far, and as what its body was read; Carried
+// says which headers of a hostile request came with it.
 function handle(req, res) {
+  const carried = { cookie: req.headers.cookie, override: req.headers['x-http-method-override'], trailer: req.headers.trailer };
+  res.set('Carried', Object.keys(carried).filter((name) => carried[name]).join(' '));
   res.set('Read-As', 'json').json({ ActionStatus: 'OK', ErrorInfo: '', ErrorCode: 0 });
 }
 

@@ -27,6 +27,8 @@ type callback struct {
 	query  []string // name=value, percent-encoded
 	header http.Header
 	body   string
+
+	trailer http.Header // if any, the body is chunked
 }
 
 // newCallback returns a genuine callback with the body, signed now.

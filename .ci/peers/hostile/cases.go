@@ -6,6 +6,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,6 +61,7 @@ var queryCases = []hostileCase{
 	{"`SdkAppid[]` of another app after ours " + secondReader, "to PHP it is the same name", func(c *callback) { c.query = append(c.query, "SdkAppid[]="+otherApp) }},
 	{"unknown command", "not what the endpoint is for", func(c *callback) { c.command("Group.CallbackAfterNothing", "Group.CallbackAfterNothing") }},
 	{"command with a space after it " + secondReader, "a reader that trims runs it", func(c *callback) { c.command(command+"%20", command+" ") }},
+	{"a push, with a recall in the body " + secondReader, "checked as one, run as the other", func(c *callback) { c.set("CallbackCommand", "Push.AllMemberPush") }},
 	{"another command in the body " + secondReader, "checked as one, run as the other", func(c *callback) { c.command(command, "Group.CallbackAfterGroupDestroyed") }},
 }
 
@@ -68,6 +70,8 @@ var payloadCases = []hostileCase{
 	{"`GroupId` twice " + secondReader, "parsers differ in which one counts", func(c *callback) { c.replace(`"GroupId"`, `"GroupId":"other","GroupId"`) }},
 	{"`groupid` beside `GroupId` " + secondReader, "Go and others that fold case take it", func(c *callback) { c.replace(`"Type"`, `"groupid":"other","Type"`) }},
 	{"`__proto__` as a field " + secondReader, "JavaScript that copies it gets another prototype", func(c *callback) { c.replace(`"Type"`, `"__proto__":{"admin":true},"Type"`) }},
+	{"`SdkAppid` of another app in the body " + secondReader, "frameworks that read the body before the query take it", func(c *callback) { c.replace(`"Type"`, `"SdkAppid":"`+otherApp+`","Type"`) }},
+	{"`@type` as a field " + secondReader, "fastjson makes an object of the class that it names", func(c *callback) { c.replace(`"Type"`, `"@type":"java.net.URL","Type"`) }},
 	{"`MsgSeqList` empty", "a recall of nothing", func(c *callback) { c.replace(`[{"MsgSeq":130}]`, `[]`) }},
 	{"`MsgSeq` `\"12\"`", "a string for a number", func(c *callback) { c.replace(`130`, `"12"`) }},
 	{"`MsgSeq` `1e3`", "a float where integers are read", func(c *callback) { c.replace(`130`, `1e3`) }},
@@ -85,6 +89,9 @@ var transportCases = []hostileCase{
 		c.header.Set("Content-Type", "application/x-www-form-urlencoded")
 		c.replace(`"admin"`, `"&GroupId=other&"`)
 	}},
+	{"a `Cookie` with another `SdkAppid` " + secondReader, "PHP's `$_REQUEST` has it", func(c *callback) { c.header.Set("Cookie", "SdkAppid="+otherApp) }},
+	{"`X-HTTP-Method-Override` " + secondReader, "frameworks take it for the method", func(c *callback) { c.header.Set("X-Http-Method-Override", "DELETE") }},
+	{"a trailer " + secondReader, "some servers merge it with the headers", func(c *callback) { c.trailer = http.Header{"X-Forwarded-For": {"127.0.0.1"}} }},
 	{"gzip " + secondReader, "what was checked is not what is read", func(c *callback) {
 		c.header.Set("Content-Encoding", "gzip")
 		c.body = compressed(c.body)

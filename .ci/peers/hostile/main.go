@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -120,17 +121,20 @@ type outcome struct {
 	reached bool   // the backend or the application's handler has it
 	readAs  string // what that reads the body as: json or form
 	form    bool   // it was sent as a form
+	lost    bool   // a header that makes it hostile did not arrive
 	broken  bool   // the server closed the connection instead of an answer
 }
 
 // through reports whether the request got through as what it is. A form that
-// arrives as JSON and nothing else can do no harm.
-func (o outcome) through() bool { return o.reached && (!o.form || o.readAs == "form") }
+// arrives as JSON and nothing else can do no harm, nor can one without its header.
+func (o outcome) through() bool { return o.reached && !o.lost && (!o.form || o.readAs == "form") }
 
 func (o outcome) String() string {
 	switch {
 	case o.through():
 		return "**through**"
+	case o.reached && o.lost:
+		return "removed"
 	case o.reached:
 		return "read as JSON"
 	case o.broken:
@@ -149,6 +153,9 @@ func send(url string, c *callback) outcome {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(c.body)) //nolint:gosec // it goes where the command line says
 	must(err)
 	request.Header, request.Close = c.header, true
+	if c.trailer != nil {
+		request.Trailer, request.ContentLength = c.trailer, -1
+	}
 	o := outcome{form: strings.Contains(c.header.Get("Content-Type"), "form")}
 
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", request.URL.Host)
@@ -164,7 +171,22 @@ func send(url string, c *callback) outcome {
 	defer func() { _ = response.Body.Close() }()
 	o.status, o.readAs = response.StatusCode, response.Header.Get("Read-As")
 	o.reached = response.StatusCode == http.StatusOK && o.readAs != ""
+	o.lost = slices.ContainsFunc(c.carries(), func(header string) bool { return !strings.Contains(response.Header.Get("Carried"), header) })
 	return o
+}
+
+// carries returns the headers that make the callback hostile, as the header Carried of the
+// answer names them.
+func (c *callback) carries() (headers []string) {
+	for name, header := range map[string]string{"Cookie": "cookie", "X-Http-Method-Override": "override"} {
+		if c.header.Get(name) != "" {
+			headers = append(headers, header)
+		}
+	}
+	if c.trailer != nil {
+		headers = append(headers, "trailer")
+	}
+	return headers
 }
 
 func must(err error) {

@@ -81,6 +81,8 @@ if (!isRecall(json_decode(file_get_contents('php://input'), true))) {
 }
 
 // Read-As says that the request came this far, and whether PHP took fields of a
-// form out of its body.
+// form out of its body; Carried says which headers of a hostile request came with it.
+$carried = ['cookie' => 'HTTP_COOKIE', 'override' => 'HTTP_X_HTTP_METHOD_OVERRIDE', 'trailer' => 'HTTP_TRAILER'];
+header('Carried: ' . implode(' ', array_keys(array_filter($carried, fn ($name) => isset($_SERVER[$name])))));
 header('Read-As: ' . ($_POST === [] ? 'json' : 'form'));
 answer(200, ['ActionStatus' => 'OK', 'ErrorInfo' => '', 'ErrorCode' => 0]);
