@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,133 +36,8 @@ type Call struct {
 	Body  string `json:"body,omitempty"`
 }
 
-const (
-	// maxCalls is how many calls a guard remembers.
-	maxCalls = 1000
-
-	// maxCallValue limits the values of remembered calls, which anybody may have sent.
-	maxCallValue = 256
-
-	// maxSharedURI is the length of a URI up to which a value may be a part of it in
-	// memory. A longer one would stay in memory as a whole.
-	maxSharedURI = 4096
-)
-
-// remembered is a call in memory, in a form that needs few allocations.
-type remembered struct {
-	id       uint64
-	start    time.Time
-	took     time.Duration
-	verified bool
-	detail   string
-	values   [len(valueNames)]string
-}
-
-// history is what is known of the calls of all guards with a name. It lives as long as the
-// process, so that it survives reloads.
-type history struct {
-	mu    sync.Mutex
-	ring  []remembered // up to maxCalls; next is the oldest one
-	next  int
-	since time.Time
-	total Tally
-	hour  [60]minute
-	uses  map[tokenOfApp]*TokenUse
-	skews [skewSamples]time.Duration
-	skew  int // number of samples ever taken
-}
-
-type tokenOfApp struct {
-	app   string
-	token int
-}
-
-var (
-	historiesMu sync.Mutex
-	histories   = make(map[string]*history)
-
-	lastCallID atomic.Uint64 // its start makes IDs increase over restarts
-)
-
-func init() { lastCallID.Store(uint64(time.Now().UnixMicro())) }
-
-func historyOf(name string) *history {
-	historiesMu.Lock()
-	defer historiesMu.Unlock()
-	h := histories[name]
-	if h == nil {
-		h = &history{since: time.Now(), total: newTally(), uses: make(map[tokenOfApp]*TokenUse)}
-		histories[name] = h
-	}
-	return h
-}
-
-// remember adds an answered call to the guard's history, and sends it to those who watch.
-func (h *Handler) remember(c *call) {
-	watchers := *watchersNow.Load()
-	if h.logsAccess() || len(watchers) > 0 {
-		c.eventID() // a hash of the body, which will be gone
-	}
-	m := remembered{start: c.start, took: time.Since(c.start), verified: c.verified}
-	if c.rejection != nil {
-		m.detail = c.rejection.Detail
-	}
-	for i, name := range valueNames {
-		if name != "event_id" || h.logsAccess() || len(watchers) > 0 {
-			m.values[i] = bounded(c.value(name), c.longURI)
-		}
-	}
-	h.history.add(&m, c, h.Mode)
-	for _, w := range watchers {
-		w.send(h.Name, &m, c)
-	}
-}
-
-// bounded returns the beginning of a value.
-func bounded(value string, clone bool) string {
-	switch {
-	case len(value) > maxCallValue:
-		return strings.ToValidUTF8(value[:maxCallValue], "") + "…"
-	case clone:
-		return strings.Clone(value)
-	}
-	return value
-}
-
-func (h *history) add(m *remembered, c *call, mode string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	m.id = lastCallID.Add(1)
-	if len(h.ring) < maxCalls {
-		h.ring = append(h.ring, *m)
-	} else {
-		h.ring[h.next] = *m
-		h.next = (h.next + 1) % maxCalls
-	}
-	h.count(c, mode, m.start)
-}
-
-// last returns up to n calls, the oldest first.
-func (h *history) last(guard string, n int) []Call {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	all := slices.Concat(h.ring[h.next:], h.ring[:h.next])
-	calls := make([]Call, 0, min(n, len(all)))
-	for i := range all[max(0, len(all)-n):] {
-		calls = append(calls, all[max(0, len(all)-n)+i].call(guard))
-	}
-	return calls
-}
-
-func (m *remembered) call(guard string) Call {
-	values := make(map[string]string)
-	for i, value := range m.values {
-		if value != "" {
-			values[valueNames[i]] = value
-		}
-	}
-	return Call{ID: m.id, Guard: guard, Time: m.start, Duration: m.took.Seconds(), Verified: m.verified, Detail: m.detail, Values: values}
-}
+// maxCalls is how many calls a guard remembers.
+const maxCalls = 1000
 
 // LastCalls returns the calls that guards remember, up to n of each, the oldest first.
 func LastCalls(f CallFilter, n int) []Call {
@@ -173,7 +47,7 @@ func LastCalls(f CallFilter, n int) []Call {
 	var calls []Call
 	for name, h := range all {
 		if f.Guard == "" || f.Guard == name {
-			calls = append(calls, h.last(name, maxCalls)...)
+			calls = append(calls, h.last(maxCalls)...)
 		}
 	}
 	calls = slices.DeleteFunc(calls, func(c Call) bool { return !f.matches(c.Values) })
@@ -221,6 +95,9 @@ func init() { watchersNow.Store(new([]*Watcher)) }
 // watcherLag is how many calls a watcher may be behind.
 const watcherLag = 1024
 
+// isWatched reports whether there is any watcher.
+func isWatched() bool { return len(*watchersNow.Load()) > 0 }
+
 // Watch returns a Watcher, which must be closed.
 func Watch(f CallFilter, bodies bool) *Watcher {
 	calls := make(chan Call, watcherLag)
@@ -249,7 +126,7 @@ func (w *Watcher) Close() {
 
 // send sends a call to the watcher if it wants it. It never waits: a watcher that is too slow
 // is closed.
-func (w *Watcher) send(guard string, m *remembered, c *call) {
+func (w *Watcher) send(guard string, m *remembered) {
 	if w.filter.Guard != "" && w.filter.Guard != guard {
 		return
 	}
@@ -257,8 +134,8 @@ func (w *Watcher) send(guard string, m *remembered, c *call) {
 	if !w.filter.matches(out.Values) {
 		return
 	}
-	if w.bodies && c.rejection == nil {
-		out.Query, out.Body = callback.WithoutAuth(c.rawQuery), string(c.body.Bytes())
+	if w.bodies && m.reason == "" {
+		out.Query, out.Body = callback.WithoutAuth(m.query), string(m.body)
 	}
 	w.mu.Lock()
 	full := false

@@ -248,7 +248,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	c := h.judge(r)
 	h.record(r, c)
 	err := h.act(w, r, next, c)
-	h.remember(c)
+	seen := c.remembered(h.logsAccess() || isWatched())
+	h.history.add(&seen)
 	c.body.Release()
 	return err
 }

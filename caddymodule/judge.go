@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"net/http"
@@ -157,4 +158,34 @@ func (j *judgment) verdictOfRule() string {
 		return verdictAllow
 	}
 	return ""
+}
+
+// isConsoleCheck reports whether the call is the console's URL check, which is recognized
+// by its Sign and its body. The check may lack the parameters of a callback, including
+// SdkAppid, so the Sign may be by a token of any app.
+func (h *Handler) isConsoleCheck(r *http.Request, c *call) bool {
+	if h.anyToken == nil || c.rejection != nil && c.rejection.Reason == callback.ReasonMethod {
+		return false
+	}
+	if !c.verified {
+		if _, _, err := h.anyToken.Verify(c.query); err != nil {
+			return false
+		}
+	}
+	return c.hasBlankBody(r)
+}
+
+// maxBlank is the maximum length of the body of the console's URL check: two braces
+// and some white space.
+const maxBlank = 16
+
+// hasBlankBody reports whether the body is empty or {}, apart from white space. If the body
+// has not been read yet, it reads only as much as needed.
+func (c *call) hasBlankBody(r *http.Request) bool {
+	if !c.body.Touched() && r.ContentLength <= maxBlank && isIdentity(r.Header["Content-Encoding"]) {
+		c.body.Read(r, maxBlank) // a body that cannot be read is not blank
+	}
+	text := bytes.TrimSpace(c.body.Bytes())
+	inside, braces := bytes.CutPrefix(text, []byte("{"))
+	return c.body.Whole() && (len(text) == 0 || braces && string(bytes.TrimSpace(inside)) == "}")
 }

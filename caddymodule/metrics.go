@@ -77,7 +77,7 @@ func (h *Handler) count(c *call) {
 		rejectionsTotal.WithLabelValues(c.appLabel(), string(c.rejection.Reason), h.Mode).Inc()
 	}
 	if c.fallback {
-		fallbacksTotal.WithLabelValues(c.appLabel(), command, c.rawValue("verdict")).Inc()
+		fallbacksTotal.WithLabelValues(c.appLabel(), command, *c.verdict.Load()).Inc()
 	}
 	if c.event.Drift != nil {
 		driftTotal.WithLabelValues(command).Inc()

@@ -5,8 +5,87 @@ package caddymodule
 
 import (
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
+
+// history is what is known of the calls of all guards with a name. It lives as long as the
+// process, so that it survives reloads.
+type history struct {
+	name string
+
+	mu    sync.Mutex
+	ring  []remembered // up to maxCalls; next is the oldest one
+	next  int
+	since time.Time
+	total Tally
+	hour  [60]minute
+	uses  map[tokenOfApp]*TokenUse
+	skews [skewSamples]time.Duration
+	skew  int // number of samples ever taken
+}
+
+type tokenOfApp struct {
+	app   string
+	token int
+}
+
+var (
+	historiesMu sync.Mutex
+	histories   = make(map[string]*history)
+
+	lastCallID atomic.Uint64 // its start makes IDs increase over restarts
+)
+
+func init() { lastCallID.Store(uint64(time.Now().UnixMicro())) }
+
+func historyOf(name string) *history {
+	historiesMu.Lock()
+	defer historiesMu.Unlock()
+	h := histories[name]
+	if h == nil {
+		h = &history{name: name, since: time.Now(), total: newTally(), uses: make(map[tokenOfApp]*TokenUse)}
+		histories[name] = h
+	}
+	return h
+}
+
+// add adds an answered call, and sends it to those who watch.
+func (h *history) add(m *remembered) {
+	h.keep(m)
+	for _, w := range *watchersNow.Load() {
+		w.send(h.name, m)
+	}
+}
+
+func (h *history) keep(m *remembered) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m.id = lastCallID.Add(1)
+	h.count(m)
+	kept := *m
+	kept.query, kept.body = "", nil
+	if len(h.ring) < maxCalls {
+		h.ring = append(h.ring, kept)
+		return
+	}
+	h.ring[h.next] = kept
+	h.next = (h.next + 1) % maxCalls
+}
+
+// last returns up to n calls, the oldest first.
+func (h *history) last(n int) []Call {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := slices.Concat(h.ring[h.next:], h.ring[:h.next])
+	all = all[max(0, len(all)-n):]
+	calls := make([]Call, len(all))
+	for i := range all {
+		calls[i] = all[i].call(h.name)
+	}
+	return calls
+}
 
 // Tally counts calls.
 type Tally struct {
@@ -25,16 +104,17 @@ func newTally() Tally {
 	return Tally{make(map[string]int), make(map[string]int), make(map[string]int), make(map[string]int)}
 }
 
-func (t *Tally) count(c *call, mode string) {
-	t.Actions[c.action]++
+func (t *Tally) count(m *remembered) {
+	t.Actions[m.action]++
 	switch {
-	case c.rejection != nil && mode == modeReport:
-		t.WouldRefuse[string(c.rejection.Reason)]++
-	case c.rejection != nil:
-		t.Refused[string(c.rejection.Reason)]++
+	case m.reason == "":
+	case m.passed:
+		t.WouldRefuse[m.reason]++
+	default:
+		t.Refused[m.reason]++
 	}
-	if v := c.verdict.Load(); v != nil && (c.fallback || c.action == actionForward) {
-		t.Fallbacks[*v]++
+	if m.fallback != "" {
+		t.Fallbacks[m.fallback]++
 	}
 }
 
@@ -79,26 +159,25 @@ type TokenUse struct {
 }
 
 // count counts the call. The caller holds the lock.
-func (h *history) count(c *call, mode string, at time.Time) {
-	h.total.count(c, mode)
-	unix := at.Unix() / 60
-	m := &h.hour[unix%int64(len(h.hour))]
-	if m.unix != unix {
-		*m = minute{unix, newTally()}
+func (h *history) count(m *remembered) {
+	h.total.count(m)
+	unix := m.start.Unix() / 60
+	of := &h.hour[unix%int64(len(h.hour))]
+	if of.unix != unix {
+		*of = minute{unix, newTally()}
 	}
-	m.tally.count(c, mode)
-	if c.token == 0 || c.app == nil {
+	of.tally.count(m)
+	if m.token == (tokenOfApp{}) {
 		return
 	}
-	key := tokenOfApp{c.app.id, c.token}
-	use := h.uses[key]
+	use := h.uses[m.token]
 	if use == nil {
 		use = new(TokenUse)
-		h.uses[key] = use
+		h.uses[m.token] = use
 	}
 	use.Uses++
-	use.Last = at
-	h.skews[h.skew%skewSamples] = c.skew
+	use.Last = m.start
+	h.skews[h.skew%skewSamples] = m.skew
 	h.skew++
 }
 
