@@ -58,8 +58,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		}
 	}
 	if len(options) > 0 {
-		open, end := brokers[len(brokers)-1], d.Token()
-		open.Text, end.Text = "{", "}"
+		// A copy of the closing brace, because a copy of a quoted argument would be
+		// another argument.
+		open, end := d.Token(), d.Token()
+		open.Text, open.Line = "{", brokers[len(brokers)-1].Line
 		brokers = slices.Concat(brokers, caddyfile.Segment{open}, options, caddyfile.Segment{end})
 	}
 	segment := caddyfile.NewDispenser(brokers)
