@@ -4,6 +4,7 @@
 package command
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -258,6 +259,6 @@ func (c *adminClient) printWhole(d outbox.Delivery) error {
 	for _, f := range d.Failures {
 		fmt.Fprintf(c.out, "attempt %d at %s: %s\n", f.Attempt, f.At.Local().Format(time.DateTime), f.Error)
 	}
-	_, err := fmt.Fprintf(c.out, "%s %s (Host: %s)\n%s\n", d.Callback.Method, d.Callback.URI, d.Callback.Host, d.Callback.Body)
+	_, err := fmt.Fprintf(c.out, "%s %s (Host: %s)\n%s\n", d.Callback.Method, d.Callback.URI, d.Callback.Host, cmp.Or(d.Unreadable, d.Callback.Body))
 	return err
 }

@@ -155,7 +155,7 @@ func (s *Service) Status(ctx context.Context) Status {
 	if err == nil {
 		paused, err = s.Outbox().Paused(ctx)
 	}
-	if err = cmp.Or(err, s.Outbox().Err()); err != nil {
+	if err = cmp.Or(s.Outbox().Err(), err); err != nil { // the first one says more
 		response.StoreError = err.Error()
 		return response
 	}
