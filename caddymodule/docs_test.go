@@ -345,8 +345,10 @@ func TestDocsConfigurationsLoad(t *testing.T) {
 	t.Setenv("DATABASE_URL", "postgres://user@127.0.0.1/database")
 	t.Setenv("TIM_CONSOLE_PASSWORD_HASH", "$2a$14$TaLlHg.TJXphyx5AxEisge6FFcGU/pmsoBvV/MlSU7MvvLR.B8tnq")
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	key := strings.Repeat("a", 43) + "="
 	here := strings.NewReplacer( // what this machine does not have
 		"{file./run/secrets/tim_callback_token}", "{env.TIM_CALLBACK_TOKEN}",
+		"{file./run/secrets/tim_key}", key, "{file./run/secrets/tim_key_old}", strings.Replace(key, "a", "b", 1),
 		"/var/log/caddy", t.TempDir(),
 	)
 	for _, p := range docPages(t) {
@@ -360,14 +362,32 @@ func TestDocsConfigurationsLoad(t *testing.T) {
 	}
 }
 
-func TestConsumersExampleLoads(t *testing.T) {
+func TestDocsExamplesLoad(t *testing.T) {
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
-	example, err := os.ReadFile(filepath.Join(docRoot, "docs", "consumers.Caddyfile"))
-	if err != nil {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("token"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := loadBlock(docBlock{"caddyfile", string(example)}); err != nil {
-		t.Error(err)
+	for _, test := range []struct{ path, env string }{
+		{"docs/consumers.Caddyfile", ""},
+		{"docs/brokers.Caddyfile", ""},
+		{"docs/brokers.Caddyfile", "BROKER=kafka"},
+		{"packaging/kubernetes/Caddyfile", "TIM_SDK_APP_ID=1400000000 TIM_BACKEND=10.0.0.5:9000 TIM_POSTGRES=postgres://user@127.0.0.1/database"},
+	} {
+		t.Run(test.path+" "+test.env, func(t *testing.T) {
+			for variable := range strings.FieldsSeq(test.env) {
+				name, value, _ := strings.Cut(variable, "=")
+				t.Setenv(name, value)
+			}
+			example, err := os.ReadFile(filepath.Join(docRoot, test.path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := strings.ReplaceAll(string(example), "/run/secrets/timguard/token", token)
+			if err := loadBlock(docBlock{"caddyfile", config}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -380,7 +400,7 @@ func loadBlock(b docBlock) error {
 		return loadCaddyfile("http://:8080 {\n" + indented(b.text) + "}\n")
 	case "json":
 		return loadJSON([]byte(b.text))
-	case "mermaid", "sh", "console", "text":
+	case "mermaid", "sh", "console", "python", "yaml", "text":
 		return nil
 	default:
 		return fmt.Errorf("the mark %q is none of those in docs/building.md", b.mark)
