@@ -274,29 +274,40 @@ func (o *Outbox) DiscardAll(ctx context.Context, f Filter) (done int, err error)
 	})
 }
 
-// each calls change for all callbacks that the filter selects, in batches.
+// each calls change for all callbacks that the filter selects, in batches, the oldest first,
+// so that conversations stay in order.
 func (o *Outbox) each(ctx context.Context, f Filter, change func(context.Context, []int64) (int, error)) (done int, err error) {
-	left := f.Limit
-	for {
-		f.Limit = bulk
-		if left > 0 {
-			f.Limit = min(bulk, left)
-		}
-		deliveries, err := o.List(ctx, f)
-		if err != nil || len(deliveries) == 0 {
-			return done, err
-		}
-		ids := make([]int64, len(deliveries))
-		for i, d := range deliveries {
-			ids[i] = d.ID
-		}
-		n, err := change(ctx, ids)
+	ids, err := o.selected(ctx, f)
+	if err != nil {
+		return 0, err
+	}
+	slices.Reverse(ids)
+	for batch := range slices.Chunk(ids, bulk) {
+		n, err := change(ctx, batch)
 		if done += n; err != nil {
 			return done, err
 		}
-		f.Before = ids[len(ids)-1]
-		if left -= len(ids); left == 0 {
-			return done, nil
+	}
+	return done, nil
+}
+
+// selected returns the ids of all callbacks that the filter selects, the newest first.
+func (o *Outbox) selected(ctx context.Context, f Filter) (ids []int64, err error) {
+	for left := f.Limit; ; left -= f.Limit {
+		f.Limit = maxListed
+		if left > 0 {
+			f.Limit = min(maxListed, left)
 		}
+		deliveries, err := o.List(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range deliveries {
+			ids = append(ids, d.ID)
+		}
+		if len(deliveries) < f.Limit || f.Limit == left {
+			return ids, nil
+		}
+		f.Before = ids[len(ids)-1]
 	}
 }

@@ -131,6 +131,9 @@ type listed struct {
 	Args        json.RawMessage          `json:"args"`
 }
 
+// maxListed is the maximum number of callbacks that List returns.
+const maxListed = 1000
+
 // List returns stored callbacks, newest first, without their bodies.
 func (o *Outbox) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	where, args, err := f.where(o.timeOf)
@@ -143,7 +146,7 @@ func (o *Outbox) List(ctx context.Context, f Filter) ([]Delivery, error) {
 		"SELECT id, state, attempt, max_attempts, %s AS created_at, %s AS scheduled_at, %s AS finalized_at, %s AS errors, %s AS args"+
 			" FROM river_job WHERE %s ORDER BY id DESC LIMIT %d",
 		o.timeOf("created_at"), o.timeOf("scheduled_at"), o.timeOf("finalized_at"), o.store.Errors, o.store.Arguments,
-		where, min(cmp.Or(f.Limit, 100), 1000)), args...)
+		where, min(cmp.Or(f.Limit, 100), maxListed)), args...)
 	if err != nil {
 		return nil, err
 	}
