@@ -343,6 +343,9 @@ func isOutput(blocks []docBlock, line string) bool {
 func TestDocsConfigurationsLoad(t *testing.T) {
 	t.Setenv("TIM_CALLBACK_TOKEN", "token")
 	t.Setenv("DATABASE_URL", "postgres://user@127.0.0.1/database")
+	t.Setenv("AMQP_URL", "amqp://user:password@10.0.0.8/")
+	t.Setenv("KAFKA_USER", "user")
+	t.Setenv("KAFKA_PASSWORD", "password")
 	t.Setenv("TIM_CONSOLE_PASSWORD_HASH", "$2a$14$TaLlHg.TJXphyx5AxEisge6FFcGU/pmsoBvV/MlSU7MvvLR.B8tnq")
 	t.Setenv("XDG_DATA_HOME", t.TempDir())
 	key := strings.Repeat("a", 43) + "="
