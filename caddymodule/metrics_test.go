@@ -45,8 +45,15 @@ var deliveryMetricLabels = map[string][]string{
 	"deliveries":                  {"guard", "consumer", "state"},
 	"delivery_attempts_total":     {"guard", "consumer", "command", "outcome"},
 	"oldest_delivery_age_seconds": {"guard", "consumer"},
+	"queue_paused":                {"guard", "consumer"},
 	"store_seconds":               {},
 	"unclaimed_deliveries":        {},
+}
+
+// publishMetricLabels are those of tim_publish.
+var publishMetricLabels = map[string][]string{
+	"publish_failures_total": {"broker", "cause"},
+	"publish_seconds":        {"broker"},
 }
 
 // scrape contains the values of the guard's metrics, by name and labels in the
@@ -416,6 +423,7 @@ func TestDashboardsAskForMetricsThatExist(t *testing.T) {
 	t.Parallel()
 	known := maps.Clone(metricLabels)
 	maps.Copy(known, deliveryMetricLabels)
+	maps.Copy(known, publishMetricLabels)
 	for _, file := range []string{"alerts.yml", "alerts_test.yml", "grafana.json"} {
 		data, err := os.ReadFile(filepath.Join("..", "dashboards", file))
 		if err != nil {
