@@ -25,7 +25,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
-	_ "github.com/timguard/timguard"
+	"github.com/timguard/timguard"
 	"github.com/timguard/timguard/caddymodule/callback"
 )
 
@@ -391,6 +391,19 @@ func TestDocsExamplesLoad(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestDocsAndKubernetesNameTheVersion(t *testing.T) {
+	t.Parallel()
+	for path, text := range map[string]string{
+		"packaging/kubernetes/kustomization.yaml": "newTag: " + timguard.Version + "\n",
+		"docs/kubernetes.md":                      "?ref=v" + timguard.Version + "\n",
+		"docs/zh-CN/kubernetes.md":                "?ref=v" + timguard.Version + "\n",
+	} {
+		if source, err := os.ReadFile(filepath.Join(docRoot, path)); err != nil || !strings.Contains(string(source), text) {
+			t.Errorf("%s does not have %q; %v", path, text, err)
+		}
 	}
 }
 
