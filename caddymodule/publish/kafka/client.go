@@ -143,6 +143,11 @@ func (c *client) publish(ctx context.Context, topic, key string, m publish.Messa
 	})
 	select {
 	case err := <-result:
+		if errors.Is(err, kerr.UnknownTopicID) {
+			// The topic was deleted and made anew, with another ID. The client keeps the
+			// old one until the topic is purged.
+			c.kafka.PurgeTopicsFromProducing(topic)
+		}
 		return c.explain(err, topic)
 	case <-ctx.Done():
 		return c.explain(ctx.Err(), topic)
