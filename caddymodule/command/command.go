@@ -24,7 +24,7 @@ Tools for the tim_callback handler, which send signed callbacks to a URL, print
 and check payloads, and list, retry and discard the stored callbacks of a running
 server.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(sendCommand(), checkCommand(), sampleCommand(), commandsCommand(), statusCommand(), deliveriesCommand(), keygenCommand())
+			cmd.AddCommand(sendCommand(), checkCommand(), sampleCommand(), commandsCommand(), probeCommand(), statusCommand(), deliveriesCommand(), keygenCommand())
 			showBinaryName(cmd)
 		},
 	})

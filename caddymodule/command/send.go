@@ -13,15 +13,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/caddyserver/caddy/v2"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 )
@@ -42,6 +39,7 @@ type sender struct {
 func sendCommand() *cobra.Command {
 	var s sender
 	var bodyFile string
+	var token tokenFlag
 	var asJSON, insecure bool
 	var l load
 	cmd := subcommand("send URL [--app <sdk_app_id>] [--token <token>] [--command <command>] [--body FILE|-] [--count <n>] [--concurrency <n>] [--rate <n>] [--age <duration>] [--timeout <duration>] [--insecure] [--json]",
@@ -54,8 +52,8 @@ The token may be a placeholder such as {env.TOKEN} or {file./run/secrets/token},
 which keeps it out of the process list.`,
 		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) (err error) {
 			s.url, s.start = args[0], time.Now()
-			if s.token, err = caddy.NewReplacer().ReplaceOrErr(s.token, true, true); err != nil {
-				return fmt.Errorf("--token: %w", err)
+			if s.token, err = token.resolve(); err != nil {
+				return err
 			}
 			if bodyFile == "" {
 				err = checkKnown(s.command)
@@ -76,8 +74,7 @@ which keeps it out of the process list.`,
 		})
 	flags := cmd.Flags()
 	flags.StringVar(&s.app, "app", "1400000000", "SdkAppid")
-	flags.StringVar(&s.token, "token", os.Getenv("TIM_CALLBACK_TOKEN"), "the token of the app; without one, callbacks are unsigned (default: $TIM_CALLBACK_TOKEN)")
-	flags.Lookup("token").DefValue = "" // the help must not show the variable's value
+	token.add(flags, "the token of the app; without one, callbacks are unsigned")
 	flags.StringVar(&s.command, "command", callback.RecallCommand, "CallbackCommand")
 	flags.StringVar(&bodyFile, "body", "", "file with the payload, or - for standard input (default: a sample of the command)")
 	flags.DurationVar(&s.client.Timeout, "timeout", 2*time.Second, "how long to wait for the answer; Tencent waits 2s")
@@ -103,9 +100,9 @@ func transport(connections int, insecure bool) *http.Transport {
 // target returns the URL with the parameters that Tencent adds, sorted as in its
 // requests.
 func (s *sender) target(now time.Time) (string, error) {
-	u, err := url.Parse(s.url)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return "", fmt.Errorf("URL %q: want a URL such as http://localhost:8080/callback", s.url)
+	u, err := parseURL(s.url)
+	if err != nil {
+		return "", err
 	}
 	q := u.Query()
 	q.Set("SdkAppid", s.app)
@@ -120,6 +117,20 @@ func (s *sender) target(now time.Time) (string, error) {
 	}
 	u.RawQuery = q.Encode()
 	return u.String(), nil
+}
+
+// parseURL parses the URL of a callback endpoint.
+func parseURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("URL %q: want a URL such as http://localhost:8080/callback", text)
+	}
+	return u, nil
+}
+
+// sampleOf returns a sample payload of the command for the app, at the given time.
+func sampleOf(command, app string, at time.Time) []byte {
+	return bytes.Replace(callback.SampleAt(command, at), fmt.Appendf(nil, `"SdkAppId":%d`, callback.SampleApp), []byte(`"SdkAppId":`+app), 1)
 }
 
 // sendResult is the answer, as printed with --json.
@@ -177,8 +188,7 @@ func (s *sender) send(ctx context.Context) (result sendResult, err error) {
 	body := s.body
 	if body == nil {
 		// A new event each time, even within a millisecond.
-		body = callback.SampleAt(s.command, s.start.Add(time.Duration(s.sent.Add(1))*time.Millisecond))
-		body = bytes.Replace(body, fmt.Appendf(nil, `"SdkAppId":%d`, callback.SampleApp), []byte(`"SdkAppId":`+s.app), 1)
+		body = sampleOf(s.command, s.app, s.start.Add(time.Duration(s.sent.Add(1))*time.Millisecond))
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
@@ -186,11 +196,8 @@ func (s *sender) send(ctx context.Context) (result sendResult, err error) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := s.client.Do(req)
-	if errors.Is(err, http.ErrSchemeMismatch) {
-		return result, errors.New("this port speaks plain HTTP: write http:// in place of https://")
-	}
 	if err != nil {
-		return result, withoutURL(err)
+		return result, explained(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
@@ -212,4 +219,15 @@ func withoutURL(err error) error {
 		return urlErr.Err
 	}
 	return err
+}
+
+// explained returns an error of an HTTP client without the URL, and with what to do.
+func explained(err error) error {
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		return errors.New("this port speaks plain HTTP: write http:// in place of https://")
+	}
+	if _, isCertificate := errors.AsType[*tls.CertificateVerificationError](err); isCertificate {
+		return fmt.Errorf("%w: --insecure accepts any certificate", withoutURL(err))
+	}
+	return withoutURL(err)
 }
