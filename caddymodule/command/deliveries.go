@@ -5,10 +5,8 @@ package command
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -19,42 +17,20 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
-
 	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
-
-// adminClient calls the admin API of a running Caddy.
-type adminClient struct {
-	address string
-	config  string
-	adapter string
-	asJSON  bool
-
-	out, log io.Writer
-}
 
 func deliveriesCommand() *cobra.Command {
 	c := new(adminClient)
 	cmd := subcommand("deliveries", "Works with stored callbacks", `
 Lists, shows, retries and discards the stored callbacks of a running Caddy, and
-pauses and resumes their queues, through its admin API. The address of the API is that of --address, of the
-configuration given with --config, or of the Caddyfile in the current directory,
-as with reload.`, cobra.NoArgs, nil)
+pauses and resumes their queues, through its admin API. The address of the API is
+that of --address, of the configuration given with --config, or of the Caddyfile
+in the current directory, as with reload.`, cobra.NoArgs, nil)
 	c.addFlags(cmd)
 	cmd.AddCommand(c.listCommand(), c.showCommand(), c.retryCommand(), c.discardCommand(), c.pauseCommand("pause"), c.pauseCommand("resume"), c.statusCommand())
 	return cmd
-}
-
-// addFlags adds the flags that find the admin API to the command and its subcommands.
-func (c *adminClient) addFlags(cmd *cobra.Command) {
-	flags := cmd.PersistentFlags()
-	flags.StringVar(&c.address, "address", "", "address of the admin API (default: that of the configuration, or localhost:2019)")
-	flags.StringVarP(&c.config, "config", "c", "", "configuration file to read the address from (default: Caddyfile, if there is one)")
-	flags.StringVarP(&c.adapter, "adapter", "a", "", "name of the configuration's adapter")
-	flags.BoolVar(&c.asJSON, "json", false, "print the responses of the admin API")
-	cmd.PersistentPreRun = func(cmd *cobra.Command, _ []string) { c.out, c.log = cmd.OutOrStdout(), cmd.ErrOrStderr() }
 }
 
 // filterFlags are the flags that select deliveries.
@@ -67,7 +43,7 @@ func addFilters(flags *pflag.FlagSet) *filterFlags {
 	for name, usage := range map[string]string{
 		"state":        "only those in this state: " + strings.Join(stateNames(), ", "),
 		"guard":        "only those of the tim_callback of this name",
-		"consumer":     "only the copies for this consumer",
+		"consumer":     "only the copies for this consumer; " + outbox.Own + " is the guard's own backend",
 		"command":      "only those of this CallbackCommand",
 		"conversation": "only those of this group, topic, room or pair of accounts",
 		"since":        "only those stored within this duration, such as 2h, or since this time",
@@ -93,13 +69,14 @@ func stateNames() []string {
 func (c *adminClient) listCommand() *cobra.Command {
 	var filters *filterFlags
 	cmd := subcommand("list "+filterUsage, "Lists the newest deliveries", `
-Lists stored callbacks, the newest first.`,
+Lists stored callbacks, the newest first. LAST ERROR is of those that are not
+delivered; show prints every failed attempt.`,
 		cobra.NoArgs, func(*cobra.Command, []string) error {
 			if !filters.values.Has("limit") {
 				filters.values.Set("limit", "50")
 			}
 			var deliveries []outbox.Delivery
-			if printed, err := c.call(http.MethodGet, "/tim_callback/deliveries?"+filters.values.Encode(), &deliveries); printed || err != nil {
+			if printed, err := c.call(http.MethodGet, deliveriesPath+"?"+filters.values.Encode(), &deliveries); printed || err != nil {
 				return err
 			}
 			return c.printList(deliveries)
@@ -140,7 +117,7 @@ func (c *adminClient) changeCommand(name, short, long, method, suffix, done stri
 			return errors.New("no filter: give ids, or filters such as --state dead")
 		}
 		var answer struct{ Deliveries int }
-		if printed, err := c.call(method, "/tim_callback/deliveries"+suffix+"?"+filters.values.Encode(), &answer); printed || err != nil {
+		if printed, err := c.call(method, deliveriesPath+suffix+"?"+filters.values.Encode(), &answer); printed || err != nil {
 			return err
 		}
 		_, err := fmt.Fprintf(c.out, "%d %s\n", answer.Deliveries, done)
@@ -181,7 +158,7 @@ func (c *adminClient) eachID(ids []string, method, suffix string, show func(outb
 			return fmt.Errorf("%q is not the id of a delivery: deliveries list shows them", id)
 		}
 		var d outbox.Delivery
-		printed, err := c.call(method, "/tim_callback/deliveries/"+id+suffix, &d)
+		printed, err := c.call(method, deliveriesPath+"/"+id+suffix, &d)
 		if err == nil && !printed {
 			err = show(d)
 		}
@@ -190,48 +167,6 @@ func (c *adminClient) eachID(ids []string, method, suffix string, show func(outb
 		}
 	}
 	return nil
-}
-
-// call calls the admin API and decodes the response into value. With --json, it also prints
-// the response.
-func (c *adminClient) call(method, uri string, value any) (printed bool, err error) {
-	address, err := c.findAddress()
-	if err != nil {
-		return false, err
-	}
-	resp, err := caddycmd.AdminAPIRequest(address, method, uri, nil, nil)
-	if err != nil {
-		return false, fmt.Errorf("calling the admin API at %s: %w", address, err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return false, fmt.Errorf("reading the response of the admin API at %s: %w", address, err)
-	}
-	if c.asJSON {
-		_, _ = c.out.Write(text)
-	}
-	return c.asJSON, json.Unmarshal(text, value)
-}
-
-// findAddress determines the address of the admin API as reload does, and prints it.
-func (c *adminClient) findAddress() (address string, err error) {
-	if c.address != "" {
-		return c.address, nil
-	}
-	config, file, _, err := caddycmd.LoadConfig(c.config, c.adapter)
-	if err != nil {
-		return "", err
-	}
-	if c.address, err = caddycmd.DetermineAdminAPIAddress("", config, file, c.adapter); err != nil {
-		return "", err
-	}
-	from := ""
-	if file != "" {
-		from = " (from " + file + ")"
-	}
-	fmt.Fprintf(c.log, "asking %s%s\n", c.address, from)
-	return c.address, nil
 }
 
 func (c *adminClient) printList(deliveries []outbox.Delivery) error {
@@ -245,8 +180,9 @@ func (c *adminClient) printList(deliveries []outbox.Delivery) error {
 	return table.Flush()
 }
 
+// lastError returns the error of the last attempt, unless the delivery has succeeded since.
 func lastError(d outbox.Delivery) string {
-	if len(d.Failures) == 0 {
+	if len(d.Failures) == 0 || d.State == outbox.Delivered {
 		return ""
 	}
 	return d.Failures[len(d.Failures)-1].Error

@@ -1,0 +1,250 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package command
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/timguard/timguard/caddymodule"
+	"github.com/timguard/timguard/caddymodule/delivery"
+	"github.com/timguard/timguard/caddymodule/internal/guardtest"
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+// adminAPI is an admin API that responds to each request with the JSON of a value.
+func adminAPI(t *testing.T, value any) (address string) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(value); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// reporting is the status of a guard in report mode, which is safe to switch.
+func reporting() caddymodule.Status {
+	skew := 0.42
+	since := time.Date(2026, 11, 26, 8, 0, 0, 0, time.Local)
+	return caddymodule.Status{
+		Name: "default", Mode: "report", Since: since, SkewSeconds: &skew,
+		Apps: []caddymodule.AppStatus{
+			{SdkAppID: "1400000000", Tokens: []caddymodule.TokenUse{{Uses: 7, Last: time.Now()}}},
+		},
+		Total: caddymodule.Tally{Actions: map[string]int{"forward": 9}},
+		Hour:  caddymodule.Tally{Actions: map[string]int{"forward": 3}},
+	}
+}
+
+func TestStatusSumsUp(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 26, 9, 30, 0, 0, time.Local)
+	report := reporting()
+	report.Apps[0].Tokens[0].Last = at
+	report.Total.WouldRefuse = map[string]int{"unsigned": 2, "payload": 1}
+	behind := -31.5
+	enforcing := caddymodule.Status{
+		Name: "second", Mode: "enforce", Since: at, SkewSeconds: &behind,
+		Apps: []caddymodule.AppStatus{
+			{SdkAppID: "1400000001", Tokens: []caddymodule.TokenUse{{}, {Uses: 1, Last: at}}},
+			{SdkAppID: "1400000002", Unsigned: true},
+		},
+		Total: caddymodule.Tally{
+			Actions: map[string]int{"forward": 120, "ack": 3, "reject": 14}, Refused: map[string]int{"sign": 10, "app": 4},
+			Fallbacks: map[string]int{"allow": 2},
+		},
+		Hour: caddymodule.Tally{Actions: map[string]int{"forward": 2}, Fallbacks: map[string]int{"allow": 1}},
+	}
+	output, err := run(t, statusCommand(), "", "--check", "--address", adminAPI(t, delivery.Status{
+		Guards: []caddymodule.Status{report, enforcing}, Store: "sqlite", StoreAt: "/var/lib/deliveries.db",
+		Deliveries: map[outbox.State]int{outbox.Pending: 3, outbox.Delivered: 40, outbox.Dead: 1},
+		Queues: []delivery.QueueStatus{
+			{Guard: "second", Deliveries: map[outbox.State]int{outbox.Delivered: 40, outbox.Dead: 1}},
+			{Guard: "second", Consumer: "archive", Deliveries: map[outbox.State]int{outbox.Pending: 3}, OldestAgeSeconds: 75.4, Ordered: true, Paused: true},
+		},
+		Unclaimed: []delivery.Unclaimed{{Guard: "gone", Deliveries: 2}},
+	}))
+	const want = `guard default
+  mode            report, counting since 2026-11-26 08:00:00
+  app 1400000000  token 1 used 7 times, last at 2026-11-26 09:30:00
+  let through     9, 3 of them in the last hour: forward 9
+  refused         none
+  would refuse    3, 0 of them in the last hour: unsigned 2, payload 1
+  enforce         not yet: no callback with a valid Sign has come in the last hour; is authentication on in the console, with this token?
+  fallbacks       none
+  clock           0.4 s ahead of Tencent's, which includes the way from there
+guard second
+  mode            enforce, counting since 2026-11-26 09:30:00
+  app 1400000001  token 1 never used; token 2 used once, last at 2026-11-26 09:30:00
+  app 1400000002  unsigned
+  accepted        123, 2 of them in the last hour: forward 120, ack 3
+  refused         14, 0 of them in the last hour: sign 10, app 4
+  fallbacks       2, 1 of them in the last hour: allow 2
+  clock           31.5 s behind Tencent's
+store sqlite at /var/lib/deliveries.db
+  deliveries  delivered 40, pending 3, dead 1
+QUEUE           WAITING  OLDEST  DEAD  NOTE
+second          0        -       1     -
+second/archive  3        1m15s   0     ordered, paused
+look at this: the clock is 31.5 s behind Tencent's, as guard second measures
+look at this: 1 deliveries are dead: retry or discard them
+look at this: 3 wait for guard second and consumer archive, which is paused
+look at this: 2 await guard gone, but no running guard of this name has it
+`
+	if output, _, _ = strings.Cut(output, "Error: "); output != want || err == nil {
+		t.Errorf("error %v, output\n%s\nwant\n%s", err, output, want)
+	}
+}
+
+func TestStatusSaysWhetherEnforceIsSafe(t *testing.T) {
+	t.Parallel()
+	late := 45.0
+	for name, tt := range map[string]struct {
+		change func(g *caddymodule.Status)
+		want   string
+	}{
+		"nothing counted": {func(*caddymodule.Status) {}, "safe to switch, as far as the last hour shows"},
+		"strangers": {
+			func(g *caddymodule.Status) { g.Hour.WouldRefuse = map[string]int{"sign": 2, "unsigned": 3} },
+			"safe to switch, if Tencent did not send what it would have refused in the last hour: unsigned 3, sign 2",
+		},
+		"genuine ones": {
+			func(g *caddymodule.Status) { g.Hour.WouldRefuse = map[string]int{"sign": 2, "command": 1} },
+			"not yet: it would have refused genuine callbacks in the last hour: command 1",
+		},
+		"genuine ones before": {
+			func(g *caddymodule.Status) { g.Total.WouldRefuse = map[string]int{"sign": 2, "command": 1} },
+			"safe to switch, as far as the last hour shows; before, it would have refused genuine callbacks: command 1",
+		},
+		"no calls":   {func(g *caddymodule.Status) { g.Hour.Actions = nil }, "not yet: no callback has come in the last hour"},
+		"no tokens":  {func(g *caddymodule.Status) { g.Apps = []caddymodule.AppStatus{{Unsigned: true}} }, "safe to switch, as far as the last hour shows"},
+		"old tokens": {func(g *caddymodule.Status) { g.Apps[0].Tokens[0].Last = time.Now().Add(-2 * time.Hour) }, "not yet: no callback with a valid Sign"},
+		"the clock":  {func(g *caddymodule.Status) { g.SkewSeconds = &late }, "not yet: the clock is off"},
+	} {
+		g := reporting()
+		tt.change(&g)
+		if got := advice(g); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func TestStatusChecks(t *testing.T) {
+	t.Parallel()
+	fine := []caddymodule.Status{reporting()}
+	late := reporting()
+	skew := 31.0
+	late.SkewSeconds = &skew
+	waiting := map[outbox.State]int{outbox.Retrying: 1}
+	for name, tt := range map[string]struct {
+		status delivery.Status
+		want   string // in the error, or "" if there is none
+	}{
+		"nothing stored": {delivery.Status{Guards: fine}, ""},
+		"deliveries wait": {
+			delivery.Status{Guards: fine, Store: "sqlite", Deliveries: waiting, Queues: []delivery.QueueStatus{{Guard: "default", Deliveries: waiting}}}, "",
+		},
+		"an empty queue is paused": {delivery.Status{Guards: fine, Store: "sqlite", Queues: []delivery.QueueStatus{{Guard: "default", Paused: true}}}, ""},
+		"a queue is paused": {
+			delivery.Status{Guards: fine, Store: "sqlite", Queues: []delivery.QueueStatus{{Guard: "default", Paused: true, Deliveries: waiting}}}, "which is paused",
+		},
+		"no guard":   {delivery.Status{Guards: []caddymodule.Status{}}, "no guard runs"},
+		"the clock":  {delivery.Status{Guards: []caddymodule.Status{late}}, "the clock is 31.0 s ahead"},
+		"the store":  {delivery.Status{Guards: fine, Store: "sqlite", StoreError: "disk full"}, "the store does not work: disk full"},
+		"dead":       {delivery.Status{Guards: fine, Store: "sqlite", Deliveries: map[outbox.State]int{outbox.Dead: 2}}, "2 deliveries are dead"},
+		"unclaimed":  {delivery.Status{Guards: fine, Store: "sqlite", Unclaimed: []delivery.Unclaimed{{Guard: "gone", Deliveries: 1}}}, "1 await guard gone"},
+		"not an API": {delivery.Status{}, "is not Caddy's admin API with tim_callback"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, format := range [][]string{nil, {"--json"}} {
+				_, err := run(t, statusCommand(), "", append(format, "--check", "--address", adminAPI(t, tt.status))...)
+				if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("%v: error %v, want %q", format, err, tt.want)
+				}
+			}
+		})
+	}
+}
+
+func TestStatusOfARunningGuard(t *testing.T) {
+	t.Parallel()
+	s := guardtest.NewSite(t, guardtest.Guard("mode report")+"\nrespond `"+guardtest.OKJSON+"`")
+	s.App = false
+	s.Start(t)
+	for _, token := range []string{guardtest.Token, guardtest.NewToken} {
+		if output, err := run(t, sendCommand(), "", "http://"+s.Listen, "--token", token, "--timeout", "20s"); err != nil {
+			t.Fatal(err, output)
+		}
+	}
+	output, err := run(t, statusCommand(), "", "--check", "--address", s.Admin)
+	for _, want := range []string{
+		"guard default\n", "token 1 used once, last at 2", "let through     2, 2 of them in the last hour: forward 2\n",
+		"would refuse    1, 1 of them in the last hour: sign 1\n", "safe to switch, if Tencent did not send", "\nnothing is stored\n",
+	} {
+		if err != nil || !strings.Contains(output, want) {
+			t.Errorf("error %v, output\n%s\nwant %q", err, output, want)
+		}
+	}
+}
+
+func TestAdminAPIErrorsSayWhatIsThere(t *testing.T) {
+	t.Parallel()
+	b := guardtest.NewBackend(t, guardtest.Accepts)
+	s := guardtest.NewSite(t, "handle /tim_callback/* {\nrespond \"<html>\"\n}\nhandle {\n"+guardtest.Delivering(b)+"\n}")
+	guarded := guardtest.FreePort(t)
+	s.After = "http://" + guarded + " {\n" + strings.Replace(guardtest.Guard(), "{", "{\nname other\n", 1) + "\n}"
+	s.Start(t)
+	nobody := guardtest.FreePort(t)
+	for name, tt := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"a page":            {[]string{"list", "--address", s.Listen}, []string{"the address " + s.Listen + " answers, but is not Caddy's admin API with tim_callback"}},
+		"a guard":           {[]string{"list", "--address", guarded}, []string{"the address " + guarded + " answers, but is not Caddy's admin API with tim_callback"}},
+		"a backend":         {[]string{"list", "--address", b.Address()}, []string{"answers, but is not Caddy's admin API with tim_callback"}},
+		"nobody":            {[]string{"list", "--address", nobody}, []string{"does not answer at " + nobody + ": dial tcp " + nobody + ": connect: connection refused", "--address", "--config"}},
+		"no socket":         {[]string{"list", "--address", "unix//no/such.sock"}, []string{"does not answer at unix//no/such.sock", "no such file"}},
+		"unknown guard":     {[]string{"list", "--address", s.Admin, "--guard", "x"}, []string{"the admin API at " + s.Admin + `: no queue of guard "x"`, "there are default"}},
+		"unknown consumer":  {[]string{"retry", "--address", s.Admin, "--consumer", "x"}, []string{`consumer "x"`}},
+		"unknown state":     {[]string{"list", "--address", s.Admin, "--state", "x"}, []string{"state: want one of [pending"}},
+		"unknown delivery":  {[]string{"show", "--address", s.Admin, "1234"}, []string{"delivery 1234: ", "no such delivery"}},
+		"status of a page":  {[]string{"status", "--address", s.Listen}, []string{"is not Caddy's admin API"}},
+		"no such Caddyfile": {[]string{"list", "--config", "no-such-file"}, []string{"no-such-file"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := run(t, deliveriesCommand(), "", tt.args...)
+			for _, want := range tt.want {
+				if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "HTTP ") {
+					t.Errorf("error %v, want %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestListShowsTheLastErrorOfWhatIsNotDelivered(t *testing.T) {
+	t.Parallel()
+	failed := []outbox.Failure{{Attempt: 1, Error: "the status 500"}}
+	row := func(id int64, state outbox.State) outbox.Delivery {
+		return outbox.Delivery{ID: id, State: state, Attempt: 2, MaxAttempts: 20, Failures: failed}
+	}
+	output, err := run(t, deliveriesCommand(), "", "list", "--address", adminAPI(t, []outbox.Delivery{row(2, outbox.Retrying), row(1, outbox.Delivered)}))
+	lines := strings.Split(output, "\n")
+	if err != nil || !strings.HasSuffix(lines[1], "the status 500") || strings.Contains(lines[2], "500") {
+		t.Errorf("error %v, output\n%s", err, output)
+	}
+	output, err = run(t, deliveriesCommand(), "", "show", "1", "--address", adminAPI(t, row(1, outbox.Delivered)))
+	if err != nil || strings.Count(output, "the status 500") != 1 || !strings.Contains(output, "attempt 1 at ") {
+		t.Errorf("error %v, output\n%s", err, output)
+	}
+}
