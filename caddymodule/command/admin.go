@@ -80,8 +80,12 @@ func (c *adminClient) request(method, uri, contentType string, headers http.Head
 	return resp, nil
 }
 
-// errResponse is the error of a request that the admin API has refused.
-var errResponse = errors.New("the admin API")
+var (
+	// errResponse is the error of a request that the admin API has refused.
+	errResponse = errors.New("the admin API")
+
+	errNotAPI = errors.New("answers, but is not Caddy's admin API with tim_callback")
+)
 
 // explain returns the error of a request, whose text Caddy has composed, in other words.
 func (c *adminClient) explain(err error) error {
@@ -100,7 +104,7 @@ func (c *adminClient) explain(err error) error {
 }
 
 func (c *adminClient) notAPI() error {
-	return fmt.Errorf("the address %s answers, but is not Caddy's admin API with tim_callback: give that with --address, or the configuration with --config", c.address)
+	return fmt.Errorf("the address %s %w: give that with --address, or the configuration with --config", c.address, errNotAPI)
 }
 
 // findAddress determines the address of the admin API as reload does, and prints it.

@@ -20,11 +20,11 @@ func init() {
 		Name:  "tim-callback",
 		Short: "Tools for callbacks of Tencent Cloud Chat (IM)",
 		Long: `
-Tools for the tim_callback handler, which send signed callbacks to a URL, print
-and check payloads, and list, retry and discard the stored callbacks of a running
-server.`,
+Tools for the tim_callback handler, which send signed callbacks to a URL, try it as
+a stranger would, print and check payloads, show the guards of a running server
+and the calls as they come, and list, retry and discard its stored callbacks.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(sendCommand(), checkCommand(), sampleCommand(), commandsCommand(), probeCommand(), statusCommand(), deliveriesCommand(), keygenCommand())
+			cmd.AddCommand(sendCommand(), checkCommand(), sampleCommand(), commandsCommand(), probeCommand(), tailCommand(), statusCommand(), deliveriesCommand(), keygenCommand())
 			showBinaryName(cmd)
 		},
 	})

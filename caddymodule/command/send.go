@@ -180,8 +180,7 @@ func (r sendResult) hint() string {
 
 // send sends a callback. Its errors do not contain the query, which includes the Sign.
 func (s *sender) send(ctx context.Context) (result sendResult, err error) {
-	start := time.Now()
-	target, err := s.target(start)
+	target, err := s.target(time.Now())
 	if err != nil {
 		return result, err
 	}
@@ -190,12 +189,18 @@ func (s *sender) send(ctx context.Context) (result sendResult, err error) {
 		// A new event each time, even within a millisecond.
 		body = sampleOf(s.command, s.app, s.start.Add(time.Duration(s.sent.Add(1))*time.Millisecond))
 	}
+	return post(ctx, &s.client, target, body)
+}
+
+// post posts a payload. Its errors do not contain the query.
+func post(ctx context.Context, client *http.Client, target string, body []byte) (result sendResult, err error) {
+	start := time.Now()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return result, withoutURL(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := s.client.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return result, explained(err)
 	}
