@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,6 +90,9 @@ how many.`, cobra.NoArgs, func(cmd *cobra.Command, _ []string) (err error) {
 func (t *tailer) run(ctx context.Context) error {
 	if t.last < 0 || t.last > maxLast {
 		return fmt.Errorf("--last: want a number from 0 to %d", maxLast)
+	}
+	if reason := t.query.Get("reason"); reason != "" && reason != "*" && !slices.Contains(callback.Reasons(), callback.Reason(reason)) {
+		return fmt.Errorf("--reason: want * or one of %v", callback.Reasons())
 	}
 	wait := minWait
 	for ctx.Err() == nil {
