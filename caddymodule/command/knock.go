@@ -154,7 +154,7 @@ func (r *probed) hint() string {
 	case unsignedIn && r.count(false, refused) > 0:
 		return "What is not signed gets in, but the guard refuses other calls: does the app lack a token, or is it unsigned?"
 	case unsignedIn:
-		return "The guard refuses nothing: is it in report mode, or does a handler such as reverse_proxy stand before it in a route?"
+		return "Nothing is refused: is there a guard, is it in report mode, or does a handler such as reverse_proxy stand before it in a route?"
 	case r.count(true, gotIn) > 0 && r.count(false, gotIn) == 0:
 		return "Other paths reach a backend beside the guard: put both into a handle of the exact path, and answer every other path with 404."
 	case r.Calls[1].Reason == callback.ReasonApp:

@@ -152,10 +152,14 @@ func withoutReject(actions map[string]int) map[string]int {
 
 // counted returns counts with their sum, and how many of them are of the last hour.
 func counted(total, hour map[string]int) string {
-	if caddymodule.Sum(total) == 0 {
+	switch all, recent := caddymodule.Sum(total), caddymodule.Sum(hour); all {
+	case 0:
 		return "none"
+	case recent:
+		return fmt.Sprintf("%d, all in the last hour: %s", all, listed(total))
+	default:
+		return fmt.Sprintf("%d, %d of them in the last hour: %s", all, recent, listed(total))
 	}
-	return fmt.Sprintf("%d, %d of them in the last hour: %s", caddymodule.Sum(total), caddymodule.Sum(hour), listed(total))
 }
 
 // listed returns counts, the largest first.

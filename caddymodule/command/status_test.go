@@ -187,8 +187,8 @@ func TestStatusOfARunningGuard(t *testing.T) {
 	}
 	output, err := run(t, statusCommand(), "", "--check", "--address", s.Admin)
 	for _, want := range []string{
-		"guard default\n", "token 1 used once, last at 2", "let through     2, 2 of them in the last hour: forward 2\n",
-		"would refuse    1, 1 of them in the last hour: sign 1\n", "safe to switch, if Tencent did not send", "\nnothing is stored\n",
+		"guard default\n", "token 1 used once, last at 2", "let through     2, all in the last hour: forward 2\n",
+		"would refuse    1, all in the last hour: sign 1\n", "safe to switch, if Tencent did not send", "\nnothing is stored\n",
 	} {
 		if err != nil || !strings.Contains(output, want) {
 			t.Errorf("error %v, output\n%s\nwant %q", err, output, want)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -94,19 +95,17 @@ const watching = ": watching\n\n"
 
 func TestTailPrintsALineACall(t *testing.T) {
 	t.Parallel()
-	recall := func(more ...string) map[string]string {
+	recall := func(more map[string]string) map[string]string {
 		v := map[string]string{"command": callback.RecallCommand, "action": "forward", "conversation": "1213456"}
-		for i := 0; i < len(more); i += 2 {
-			v[more[i]] = more[i+1]
-		}
+		maps.Copy(v, more)
 		return v
 	}
-	s := newScripted(t, streamed(t, 1, recall("from", "earlier"), nil)+watching+
-		streamed(t, 2, recall("from", "jared"), nil)+
-		streamed(t, 3, recall("action", "reject", "reason", "sign"), func(c *caddymodule.Call) { c.Detail = "matches no token of this app" })+
-		streamed(t, 4, recall("reason", "payload"), func(c *caddymodule.Call) { c.Detail = "the field is missing" })+
-		streamed(t, 5, recall("verdict", "allow", "command", "Group.CallbackBeforeSendMsg", "from", strings.Repeat("x", 17)), nil)+
-		streamed(t, 6, recall("conversation", strings.Repeat("群", 33)), nil)+
+	s := newScripted(t, streamed(t, 1, recall(map[string]string{"from": "earlier"}), nil)+watching+
+		streamed(t, 2, recall(map[string]string{"from": "jared"}), nil)+
+		streamed(t, 3, recall(map[string]string{"action": "reject", "reason": "sign"}), func(c *caddymodule.Call) { c.Detail = "matches no token of this app" })+
+		streamed(t, 4, recall(map[string]string{"reason": "payload"}), func(c *caddymodule.Call) { c.Detail = "the field is missing" })+
+		streamed(t, 5, recall(map[string]string{"verdict": "allow", "command": "Group.CallbackBeforeSendMsg", "from": strings.Repeat("x", 17)}), nil)+
+		streamed(t, 6, recall(map[string]string{"conversation": strings.Repeat("群", 33)}), nil)+
 		": alive\n\n"+streamed(t, 7, map[string]string{"action": "reject", "reason": "method"}, nil))
 	out, _ := startTail(t, "--address", s.address)
 	const want = `TIME          ACTION OR REASON    COMMAND                               CONVERSATION                      FROM               DURATION
@@ -126,8 +125,10 @@ func TestTailPrintsALineACall(t *testing.T) {
 func TestTailColorsOnATerminalOnly(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ action, reason, verdict, want string }{
-		{"ack", "", "", green + "ack" + plain}, {"reject", "sign", "", red + "sign" + plain},
-		{"forward", "sign", "", yellow + "sign, forward" + plain}, {"forward", "", "deliver", yellow + "forward, deliver" + plain},
+		{"ack", "", "", green + "ack" + plain},
+		{"reject", "sign", "", red + "sign" + plain},
+		{"forward", "sign", "", yellow + "sign, forward" + plain},
+		{"forward", "", "deliver", yellow + "forward, deliver" + plain},
 	} {
 		c := caddymodule.Call{Values: map[string]string{"action": tt.action, "reason": tt.reason, "verdict": tt.verdict}}
 		colored, without := (&tailer{color: true}).line(c), new(tailer).line(c)
@@ -327,7 +328,7 @@ func TestTailIsNotHeldUpByASlowURL(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	var posts atomic.Int64
-	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if posts.Add(1) == 1 {
 			<-release
 		}
