@@ -42,10 +42,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if !slices.Contains(brokerNames(), name) {
 		return d.Errf("unknown broker %q: this Caddy has %s", name, strings.Join(brokerNames(), ", "))
 	}
-	first := d.Token()
-	brokers := caddyfile.Segment{first}
+	args := caddyfile.Segment{d.Token()}
 	for d.NextArg() {
-		brokers = append(brokers, d.Token())
+		args = append(args, d.Token())
 	}
 	var options caddyfile.Segment
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -61,10 +60,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		// A copy of the closing brace, because a copy of a quoted argument would be
 		// another argument.
 		open, end := d.Token(), d.Token()
-		open.Text, open.Line = "{", brokers[len(brokers)-1].Line
-		brokers = slices.Concat(brokers, caddyfile.Segment{open}, options, caddyfile.Segment{end})
+		open.Text, open.Line = "{", args[len(args)-1].Line
+		args = slices.Concat(args, caddyfile.Segment{open}, options, caddyfile.Segment{end})
 	}
-	segment := caddyfile.NewDispenser(brokers)
+	segment := caddyfile.NewDispenser(args)
 	segment.Next()
 	broker, err := caddyfile.UnmarshalModule(segment, "tim_publish.brokers."+name)
 	if err != nil {
@@ -85,8 +84,11 @@ func (h *Handler) unmarshalOption(d *caddyfile.Dispenser) (known bool, err error
 		if !d.AllArgs(&name, &value) {
 			return true, d.Errf("header: want <name> <value>")
 		}
-		if _, twice := h.Headers[name]; twice || slices.Contains(fields, name) {
-			return true, d.Errf("header %s is given twice, or set for each message", name)
+		if _, twice := h.Headers[name]; twice {
+			return true, d.Errf("header %s is given twice", name)
+		}
+		if err := checkHeader(name, value); err != nil {
+			return true, d.WrapErr(err)
 		}
 		if h.Headers == nil {
 			h.Headers = make(map[string]string)

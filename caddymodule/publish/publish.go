@@ -99,6 +99,7 @@ const (
 	CauseUnauthorized = "unauthorized" // the broker refuses the user
 	CauseUnknown      = "unknown"      // the topic or exchange does not exist, or no queue is bound
 	CauseTooLarge     = "too_large"
+	CauseRefused      = "refused"     // the broker cannot store the message
 	CauseBufferFull   = "buffer_full" // too many messages are waiting
 	CauseReplicas     = "replicas"    // too few replicas are in sync
 	CauseTimeout      = "timeout"     // there was no acknowledgement in time
@@ -177,14 +178,33 @@ func (h *Handler) Validate() error {
 	if h.Timeout < 0 {
 		return errors.New("tim_publish: timeout must be positive")
 	}
+	for _, name := range h.headers {
+		if err := checkHeader(name, h.Headers[name]); err != nil {
+			return fmt.Errorf("tim_publish: %w", err)
+		}
+	}
 	return nil
+}
+
+func checkHeader(name, value string) error {
+	switch {
+	case name == "":
+		return errors.New("header: want a name")
+	case slices.Contains(fields, name):
+		return fmt.Errorf("header %s is set for each message already", name)
+	}
+	return CheckText("header "+name, value)
 }
 
 // ServeHTTP implements [caddyhttp.MiddlewareHandler].
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		return caddyhttp.Error(http.StatusBadRequest, fmt.Errorf("tim_publish: reading the body: %w", err))
+		status := http.StatusBadRequest
+		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+			status = http.StatusRequestEntityTooLarge
+		}
+		return caddyhttp.Error(status, fmt.Errorf("tim_publish: reading the body: %w", err))
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(h.Timeout))
 	defer cancel()

@@ -9,14 +9,13 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
 // TLS are the options of an encrypted connection to a broker.
 type TLS struct {
-	// A file with the certificates of the authorities to trust, in PEM. Default: those of
-	// the system.
+	// A file with the certificates of the authorities to trust, in PEM. It may be a
+	// placeholder such as `{env.KAFKA_CA}`. Default: those of the system.
 	CA string `json:"ca,omitempty"`
 }
 
@@ -37,9 +36,9 @@ func (t *TLS) Config() (*tls.Config, error) {
 	if t.CA == "" {
 		return config, nil
 	}
-	path, err := caddy.NewReplacer().ReplaceOrErr(t.CA, true, true)
+	path, err := Setting("tls", t.CA)
 	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
+		return nil, err
 	}
 	pem, err := os.ReadFile(path)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/rabbitmq/amqp091-go"
 	"go.uber.org/zap"
@@ -34,8 +33,9 @@ type Broker struct {
 	// such as `{env.AMQP_URL}`. Required.
 	URL string `json:"url,omitempty"`
 
-	// The exchange, which must exist. Default: the default exchange, which routes a message
-	// to the queue that has the routing key as its name.
+	// The exchange, which must exist. It may be a placeholder such as `{env.EXCHANGE}`.
+	// Default: the default exchange, which routes a message to the queue that has the
+	// routing key as its name.
 	Exchange string `json:"exchange,omitempty"`
 
 	// The routing key. It may contain placeholders. Default: with an exchange,
@@ -67,9 +67,13 @@ func (b *Broker) Provision(ctx caddy.Context) error {
 		return err
 	}
 	b.RoutingKey = cmp.Or(b.RoutingKey, defaultRoutingKey)
-	url, err := caddy.NewReplacer().ReplaceOrErr(b.URL, true, true)
+	url, err := publish.Setting("url", b.URL)
 	if err != nil {
-		return fmt.Errorf("%w; it must be set for the running server: a reload cannot add a variable", err)
+		return err
+	}
+	exchange, err := publish.Setting("exchange", b.Exchange)
+	if err != nil {
+		return err
 	}
 	uri, err := amqp091.ParseURI(url)
 	if err != nil { // which may contain the password
@@ -78,11 +82,11 @@ func (b *Broker) Provision(ctx caddy.Context) error {
 	if b.TLS != nil && uri.Scheme != "amqps" {
 		return errors.New("tls needs a URL that begins with amqps://")
 	}
-	if b.client, b.release, err = acquire(settings{url, b.Exchange, b.TLS}); err != nil {
+	if b.client, b.release, err = acquire(settings{url, exchange, b.TLS}); err != nil {
 		return err
 	}
 	ctx.Logger().Info("publishing callbacks", zap.String("host", uri.Host), zap.Int("port", uri.Port), zap.String("vhost", uri.Vhost),
-		zap.String("exchange", b.Exchange), zap.String("routing_key", b.RoutingKey), zap.Bool("tls", uri.Scheme == "amqps"))
+		zap.String("exchange", exchange), zap.String("routing_key", b.RoutingKey), zap.Bool("tls", uri.Scheme == "amqps"))
 	return nil
 }
 
@@ -93,7 +97,7 @@ func (b *Broker) check() error {
 	case b.Exchange == "" && b.RoutingKey == "":
 		return errors.New("want an exchange, or a routing_key, which then is the name of a queue")
 	}
-	return nil
+	return publish.CheckText("routing_key", b.RoutingKey)
 }
 
 // acquire returns a client from the pool.

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -47,14 +48,14 @@ type client struct {
 
 const (
 	dialTimeout  = 3 * time.Second
-	writeTimeout = 5 * time.Second
+	writeTimeout = 500 * time.Millisecond // of each of the library's writes, which are of some kB
 	flushTimeout = 5 * time.Second
 	maxBackoff   = 5 * time.Second
 )
 
 func newClient(s settings) (*client, error) {
-	c := &client{settings: s, tls: new(tls.Config)}
-	if s.TLS == nil {
+	c := &client{settings: s}
+	if s.TLS == nil { // the URL may have options of TLS
 		return c, nil
 	}
 	var err error
@@ -73,9 +74,14 @@ func (c *client) connect(ctx context.Context) (*session, error) {
 		select {
 		case <-dialing:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, errConnecting
 		}
 	}
+}
+
+var errConnecting = &publish.Error{
+	Cause: publish.CauseUnreachable,
+	Err:   errors.New("there is no connection to the broker yet; is it running, and is the address right?"),
 }
 
 // current returns the open session, a channel that is closed when the running try to connect
@@ -106,7 +112,7 @@ func (c *client) dial() {
 	c.dialing = nil
 	switch {
 	case err != nil:
-		c.err, c.tries = explain(err, c.Exchange), c.tries+1
+		c.err, c.tries = c.explain(err), c.tries+1
 		c.retryAt = time.Now().Add(min(100*time.Millisecond<<min(c.tries-1, 6), maxBackoff))
 	case c.closed:
 		s.close()
@@ -120,7 +126,7 @@ func (c *client) publish(ctx context.Context, key string, m publish.Message) err
 	if err == nil {
 		err = s.publish(ctx, c.Exchange, key, m)
 	}
-	return explain(err, c.Exchange)
+	return c.explain(err)
 }
 
 // Destruct implements [caddy.Destructor]. It waits for acknowledgements.
@@ -161,34 +167,52 @@ func dialTimed(network, address string) (net.Conn, error) {
 }
 
 // explain says what an error means and what to do about it.
-func explain(err error, exchange string) error {
+func (c *client) explain(err error) error {
 	if err == nil {
 		return nil
 	}
 	if _, done := errors.AsType[*publish.Error](err); done {
 		return err
 	}
-	failure := func(cause, format string, args ...any) error {
-		return &publish.Error{Cause: cause, Err: fmt.Errorf(format, args...)}
+	if refused, ok := errors.AsType[*amqp091.Error](err); ok {
+		return c.explainRefused(refused)
 	}
 	var network *net.OpError
-	var refused *amqp091.Error
-	isAMQP := errors.As(err, &refused)
+	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return failure(publish.CauseTimeout, "the broker has not confirmed the message in time")
+		return because(publish.CauseTimeout, "the broker has not confirmed the message in time; is it overloaded, or is timeout too short?")
 	case errors.Is(err, context.Canceled):
-		return failure(publish.CauseOther, "the caller has gone before the broker confirmed the message")
+		return because(publish.CauseOther, "the caller has gone before the broker confirmed the message")
+	case errors.As(err, &certificate):
+		return because(publish.CauseUnreachable, "%w; name the file with the certificate of its authority: tls <ca_file>", certificate)
 	case errors.As(err, &network):
-		return failure(publish.CauseUnreachable, "%w; is it running, and is the address right?", network)
-	case isAMQP && refused.Code == amqp091.NotFound:
-		return failure(publish.CauseUnknown, "the exchange %q does not exist; declare it, or correct the option exchange", exchange)
-	case isAMQP && refused.Code == amqp091.AccessRefused, isAMQP && refused.Code == amqp091.NotAllowed:
-		return failure(publish.CauseUnauthorized, "the broker refuses the user name, the password, the vhost, or writing to the exchange %q", exchange)
-	case isAMQP && refused.Code == amqp091.PreconditionFailed:
-		return failure(publish.CauseTooLarge, "the broker refuses the message, probably because it is too large: %s", refused.Reason)
-	case isAMQP:
-		return failure(publish.CauseUnreachable, "the connection was closed: %s", refused.Reason)
+		return because(publish.CauseUnreachable, "%w; is the broker running, and is the address right?", network)
+	case errors.Is(err, io.EOF):
+		return because(publish.CauseUnreachable, "the broker closes the connection; does it want amqps://, or amqp://?")
 	}
-	return failure(publish.CauseOther, "%w", err)
+	return because(publish.CauseOther, "%w", err)
 }
+
+// explainRefused says what an error that the broker or the library gives means. The
+// broker's reasons name users and exchanges, but contain no secrets.
+func (c *client) explainRefused(err *amqp091.Error) error {
+	switch err.Code {
+	case amqp091.NotFound:
+		return because(publish.CauseUnknown, "the exchange %q does not exist; declare it, or correct the option exchange", c.Exchange)
+	case amqp091.AccessRefused:
+		return because(publish.CauseUnauthorized, "the broker refuses the user: %s; correct the user name and the password of the URL, or allow the user to write to the exchange %q", err.Reason, c.Exchange)
+	case amqp091.NotAllowed:
+		return because(publish.CauseUnauthorized, "the broker refuses the vhost: %s; correct it in the URL, or allow the user to use it", err.Reason)
+	case amqp091.PreconditionFailed:
+		return because(publish.CauseTooLarge, "the broker refuses a message: %s; raise max_message_size of the broker, or lower max_body of the guard", err.Reason)
+	}
+	return because(publish.CauseUnreachable, "the connection was closed: %s; is the broker running?", err.Reason)
+}
+
+func because(cause, format string, args ...any) error {
+	return &publish.Error{Cause: cause, Err: fmt.Errorf(format, args...)}
+}
+
+// Interface guard
+var _ caddy.Destructor = (*client)(nil)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ type question struct {
 }
 
 // message identifies a message among those that are published at the same time.
-type message struct{ key, id string }
+type message struct{ exchange, key, id string }
 
 func dial(s settings, config *tls.Config) (*session, error) {
 	conn, err := amqp091.DialConfig(s.URL, amqp091.Config{
@@ -81,7 +82,7 @@ func (s *session) watch(returns chan amqp091.Return, closed chan *amqp091.Error)
 				returns = nil
 				continue
 			}
-			returned[message{r.RoutingKey, r.MessageId}]++
+			returned[message{r.Exchange, r.RoutingKey, r.MessageId}]++
 		case q := <-s.questions:
 			q.returned <- returned[q.message] > 0
 			returned[q.message]--
@@ -93,8 +94,8 @@ func (s *session) watch(returns chan amqp091.Return, closed chan *amqp091.Error)
 			if err != nil {
 				s.err = err
 			}
-			_ = s.conn.Close()
 			close(s.done)
+			_ = s.conn.CloseDeadline(time.Now().Add(writeTimeout))
 			return
 		}
 	}
@@ -112,14 +113,22 @@ func (s *session) isClosed() bool {
 var (
 	errBlocked = &publish.Error{
 		Cause: publish.CauseBufferFull,
-		Err:   errors.New("the broker takes no messages at the moment, because it is short of memory or disk space"),
+		Err:   errors.New("the broker takes no messages at the moment, because it is short of memory or disk space; see its alarms"),
 	}
-	errReturned = &publish.Error{
-		Cause: publish.CauseUnknown,
-		Err:   errors.New("no queue is bound to the exchange for the routing key; bind one, or correct the option routing_key"),
+	errNegative = &publish.Error{
+		Cause: publish.CauseRefused,
+		Err:   errors.New("the broker could not store the message; is a queue full (x-overflow reject-publish), or down?"),
 	}
-	errNegative = &publish.Error{Cause: publish.CauseOther, Err: errors.New("the broker could not store the message")}
 )
+
+// errReturned says that no queue took a message.
+func errReturned(exchange, key string) error {
+	err := fmt.Errorf("no queue is bound to the exchange %q for the routing key %q; bind one, or correct the option routing_key", exchange, key)
+	if exchange == "" {
+		err = fmt.Errorf("there is no queue %q; declare it, or correct the option routing_key", key)
+	}
+	return &publish.Error{Cause: publish.CauseUnknown, Err: err}
+}
 
 // publish publishes a message, and waits for its confirmation.
 func (s *session) publish(ctx context.Context, exchange, key string, m publish.Message) error {
@@ -138,12 +147,13 @@ func (s *session) publish(ctx context.Context, exchange, key string, m publish.M
 	if err != nil {
 		return s.closedOr(err)
 	}
+	sent := message{exchange, key, m.EventID}
 	select {
 	case <-confirmation.Done():
-		return s.settle(confirmation, message{key, m.EventID})
+		return s.settle(confirmation, sent)
 	case <-ctx.Done():
 		// A later message with the same ID must not seem to be returned.
-		go func() { _ = s.settle(confirmation, message{key, m.EventID}) }()
+		go func() { _ = s.settle(confirmation, sent) }()
 		return ctx.Err()
 	}
 }
@@ -161,7 +171,7 @@ func (s *session) settle(confirmation *amqp091.DeferredConfirmation, m message) 
 		return s.err
 	}
 	if <-q.returned {
-		return errReturned
+		return errReturned(m.exchange, m.key)
 	}
 	return nil
 }
@@ -185,5 +195,5 @@ func (s *session) close() {
 	case <-s.done:
 	case <-time.After(flushTimeout):
 	}
-	_ = s.conn.Close()
+	_ = s.conn.CloseDeadline(time.Now().Add(writeTimeout))
 }

@@ -5,14 +5,17 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
@@ -47,8 +50,17 @@ var mechanisms = map[string]func(user, password string) sasl.Mechanism{
 
 // client is a Kafka client.
 type client struct {
-	kafka     *kgo.Client
-	connected atomic.Pointer[error] // the error of the last try to connect, nil if it succeeded
+	kafka   *kgo.Client
+	sasl    bool
+	heard   atomic.Bool             // a broker has answered
+	failure atomic.Pointer[failure] // the last one of a connection, nil if there was none
+}
+
+// failure is the failure of a connection, which the library tries again: callers only see
+// that their time is over.
+type failure struct {
+	err error
+	at  time.Time
 }
 
 const (
@@ -62,11 +74,12 @@ const (
 	// reason that may pass, so that the answer can say the reason.
 	retries = 3
 
+	maxBackoff   = time.Second
 	flushTimeout = 5 * time.Second
 )
 
 func newClient(s settings) (*client, error) {
-	c := new(client)
+	c := &client{sasl: s.SASL.Mechanism != ""}
 	options := []kgo.Opt{
 		kgo.SeedBrokers(s.Brokers...),
 		kgo.ClientID("timguard"),
@@ -83,7 +96,7 @@ func newClient(s settings) (*client, error) {
 		kgo.UnknownTopicRetries(1),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RetryBackoffFn(func(tries int) time.Duration {
-			return min(50*time.Millisecond<<min(tries, 5), time.Second)
+			return min(50*time.Millisecond<<min(tries, 5), maxBackoff)
 		}),
 	}
 	if s.TLS != nil {
@@ -112,15 +125,55 @@ func (c *client) Destruct() error {
 
 // OnBrokerConnect implements [kgo.HookBrokerConnect].
 func (c *client) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
-	if err == nil {
-		c.connected.Store(nil)
-		return
+	_, first := errors.AsType[*kgo.ErrFirstReadEOF](err)
+	if c.sasl && !first && isEOF(err) { // as old brokers refuse a user
+		err = kerr.SaslAuthenticationFailed
 	}
-	c.connected.Store(&err)
+	c.fail(err)
+}
+
+// OnBrokerRead implements [kgo.HookBrokerRead].
+func (c *client) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
+	switch {
+	case err == nil && key != handshake.Int16():
+		c.heard.Store(true)
+	case isEOF(err) && !c.heard.Load():
+		c.fail(err)
+	}
+}
+
+// handshake is the request that also brokers answer which then want a user.
+const handshake = kmsg.ApiVersions
+
+func (c *client) fail(err error) {
+	if err != nil {
+		c.failure.Store(&failure{err, time.Now()})
+	}
+}
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
+// instead returns the failure of a connection that has kept a message waiting since start,
+// if there is one.
+func (c *client) instead(err error, start time.Time) error {
+	if !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) && !errors.Is(err, kgo.ErrRecordRetries) {
+		return err
+	}
+	f, heard := c.failure.Load(), c.heard.Load()
+	switch {
+	case f != nil && (!heard || f.at.After(start.Add(-maxBackoff))):
+		return f.err
+	case !heard:
+		return errConnecting
+	}
+	return err
 }
 
 // publish publishes a message. An empty key leaves the partition to the client.
 func (c *client) publish(ctx context.Context, topic, key string, m publish.Message) error {
+	if topic == "" {
+		return &publish.Error{Cause: publish.CauseUnknown, Err: errors.New("the placeholders of the option topic have no value for this callback; give them a default, such as {name:other}")}
+	}
 	record := &kgo.Record{Topic: topic, Value: m.Body, Headers: make([]kgo.RecordHeader, len(m.Headers))}
 	if key != "" {
 		record.Key = []byte(key)
@@ -136,7 +189,7 @@ func (c *client) publish(ctx context.Context, topic, key string, m publish.Messa
 		deadline = time.Now().Add(flushTimeout)
 	}
 	live, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
-	result := make(chan error, 1)
+	start, result := time.Now(), make(chan error, 1)
 	c.kafka.TryProduce(live, record, func(_ *kgo.Record, err error) {
 		result <- err
 		cancel()
@@ -148,45 +201,62 @@ func (c *client) publish(ctx context.Context, topic, key string, m publish.Messa
 			// old one until the topic is purged.
 			c.kafka.PurgeTopicsFromProducing(topic)
 		}
-		return c.explain(err, topic)
+		return explain(c.instead(err, start), topic)
 	case <-ctx.Done():
-		return c.explain(ctx.Err(), topic)
+		return explain(c.instead(ctx.Err(), start), topic)
 	}
 }
 
+var errConnecting = errors.New("there is no connection to any broker yet")
+
 // explain says what an error means and what to do about it.
-func (c *client) explain(err error, topic string) error {
-	if err == nil {
-		return nil
-	}
-	failure := func(cause, format string, args ...any) error {
-		return &publish.Error{Cause: cause, Err: fmt.Errorf(format, args...)}
-	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		if last := c.connected.Load(); last != nil {
-			err = *last
-		}
-	}
-	var network *net.OpError
+func explain(err error, topic string) error {
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, kgo.ErrMaxBuffered):
-		return failure(publish.CauseBufferFull, "too many messages are waiting for the broker; is it slower than the callbacks come?")
+		return because(publish.CauseBufferFull, "too many messages are waiting for the broker; is it slower than the callbacks come?")
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InvalidTopicException):
-		return failure(publish.CauseUnknown, "the topic %q does not exist; create it, or correct the option topic", topic)
+		return because(publish.CauseUnknown, "the topic %q does not exist; create it, or correct the option topic", topic)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		return failure(publish.CauseTooLarge, "the message is larger than the broker takes; raise max.message.bytes of the topic %q, or lower max_body of the guard", topic)
+		return because(publish.CauseTooLarge, "%w; raise max.message.bytes of the topic %q up to %d, or lower max_body of the guard", err, topic, maxBatch)
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return failure(publish.CauseUnauthorized, "the user may not write to the topic %q; allow it in the broker", topic)
+		return because(publish.CauseUnauthorized, "the user may not write to the topic %q; allow it in the broker", topic)
 	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
-		return failure(publish.CauseUnauthorized, "the broker refuses the user name, the password or the mechanism of sasl")
-	case errors.Is(err, kerr.NotEnoughReplicas), errors.Is(err, kerr.NotEnoughReplicasAfterAppend):
-		return failure(publish.CauseReplicas, "fewer replicas of the topic %q are in sync than its min.insync.replicas", topic)
-	case errors.As(err, &network):
-		return failure(publish.CauseUnreachable, "%w; is it running, and is the address right?", network)
-	case errors.Is(err, context.DeadlineExceeded):
-		return failure(publish.CauseTimeout, "the broker has not acknowledged the message in time")
-	case errors.Is(err, context.Canceled):
-		return failure(publish.CauseOther, "the caller has gone before the broker acknowledged the message")
+		return because(publish.CauseUnauthorized, "the broker refuses the user name, the password or the mechanism of sasl; correct the option sasl")
+	case errors.Is(err, kerr.NotEnoughReplicas), errors.Is(err, kerr.NotEnoughReplicasAfterAppend), errors.Is(err, kgo.ErrRecordRetries):
+		// The library gives up with the latter if replicas were too few after the leader had
+		// stored the message.
+		return because(publish.CauseReplicas, "fewer replicas of the topic %q are in sync than its min.insync.replicas; are all brokers running?", topic)
 	}
-	return failure(publish.CauseOther, "%w", err)
+	return explainConnection(err)
 }
+
+func explainConnection(err error) error {
+	var network *net.OpError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &certificate):
+		return because(publish.CauseUnreachable, "%w; name the file with the certificate of its authority: tls <ca_file>", certificate)
+	case errors.As(err, &network), errors.Is(err, errConnecting):
+		return because(publish.CauseUnreachable, "%w; is the broker running, is the address right, and is tls set as the broker wants it?", err)
+	case isEOF(err):
+		return because(publish.CauseUnreachable, "the broker closes the connection; does it want tls or sasl, or none?")
+	case errors.Is(err, context.DeadlineExceeded):
+		return because(publish.CauseTimeout, "the broker has not acknowledged the message in time; is it overloaded, or is timeout too short?")
+	case errors.Is(err, context.Canceled):
+		return because(publish.CauseOther, "the caller has gone before the broker acknowledged the message")
+	}
+	return because(publish.CauseOther, "%w", err)
+}
+
+func because(cause, format string, args ...any) error {
+	return &publish.Error{Cause: cause, Err: fmt.Errorf(format, args...)}
+}
+
+// Interface guards
+var (
+	_ caddy.Destructor      = (*client)(nil)
+	_ kgo.HookBrokerConnect = (*client)(nil)
+	_ kgo.HookBrokerRead    = (*client)(nil)
+)

@@ -28,7 +28,8 @@ func init() {
 // replicas have it; how many these must be at least is the topic's `min.insync.replicas`.
 // The producer is idempotent: what it repeats by itself is not there twice.
 type Broker struct {
-	// The addresses of some brokers of the cluster, with ports. Required.
+	// The addresses of some brokers of the cluster, with ports. They may be placeholders
+	// such as `{env.KAFKA}`. Required.
 	Brokers []string `json:"brokers,omitempty"`
 
 	// The topic, which must exist. It may contain placeholders. Required.
@@ -57,7 +58,8 @@ type SASL struct {
 	// The user name. It may be a placeholder such as `{env.KAFKA_USER}`.
 	User string `json:"user,omitempty"`
 
-	// The password, which should be a placeholder such as `{file./run/secrets/kafka}`.
+	// The password, which should be a placeholder such as `{env.KAFKA_PASSWORD}` or
+	// `{file./run/secrets/kafka}`.
 	Password string `json:"password,omitempty"`
 }
 
@@ -103,27 +105,25 @@ func (b *Broker) check() error {
 	case b.SASL != nil && mechanisms[b.SASL.Mechanism] == nil:
 		return fmt.Errorf("sasl %q: want plain, scram-sha-256 or scram-sha-512", b.SASL.Mechanism)
 	}
-	return nil
+	return errors.Join(publish.CheckText("topic", b.Topic), publish.CheckText("key", b.Key))
 }
 
 // settings returns the settings of the client, with placeholders replaced.
 func (b *Broker) settings() (settings, error) {
-	var failed error
-	replace := func(text string) string {
-		got, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
-		if err != nil {
-			failed = fmt.Errorf("%w; it must be set for the running server: a reload cannot add a variable", err)
-		}
+	s := settings{TLS: b.TLS}
+	var failed []error
+	replace := func(option, text string) string {
+		got, err := publish.Setting(option, text)
+		failed = append(failed, err)
 		return got
 	}
-	s := settings{TLS: b.TLS}
 	for _, address := range b.Brokers {
-		s.Brokers = append(s.Brokers, replace(address))
+		s.Brokers = append(s.Brokers, replace("broker", address))
 	}
 	if b.SASL != nil {
-		s.SASL = SASL{b.SASL.Mechanism, replace(b.SASL.User), replace(b.SASL.Password)}
+		s.SASL = SASL{b.SASL.Mechanism, replace("sasl", b.SASL.User), replace("sasl", b.SASL.Password)}
 	}
-	return s, failed
+	return s, errors.Join(failed...)
 }
 
 // acquire returns a client from the pool.
