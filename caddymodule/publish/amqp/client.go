@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,14 +75,24 @@ func (c *client) connect(ctx context.Context) (*session, error) {
 		select {
 		case <-dialing:
 		case <-ctx.Done():
-			return nil, errConnecting
+			return nil, c.lastErr()
 		}
 	}
 }
 
+// lastErr returns the error of the last try to connect, while the next one is running.
+func (c *client) lastErr() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tries == 0 {
+		return errConnecting
+	}
+	return c.err
+}
+
 var errConnecting = &publish.Error{
 	Cause: publish.CauseUnreachable,
-	Err:   errors.New("there is no connection to the broker yet; is it running, and is the address right?"),
+	Err:   errors.New("there is no connection to the broker yet; is the broker running, and is the address right?"),
 }
 
 // current returns the open session, a channel that is closed when the running try to connect
@@ -125,6 +136,9 @@ func (c *client) publish(ctx context.Context, key string, m publish.Message) err
 	s, err := c.connect(ctx)
 	if err == nil {
 		err = s.publish(ctx, c.Exchange, key, m)
+	}
+	if refused, ok := errors.AsType[*amqp091.Error](err); ok && refused.Code == amqp091.PreconditionFailed && !strings.Contains(refused.Reason, fmt.Sprintf(" %d ", len(m.Body))) {
+		return because(publish.CauseRefused, "the broker has closed the channel because of another message: %s", refused.Reason)
 	}
 	return c.explain(err)
 }
@@ -179,6 +193,7 @@ func (c *client) explain(err error) error {
 	}
 	var network *net.OpError
 	var certificate *tls.CertificateVerificationError
+	var noTLS tls.RecordHeaderError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return because(publish.CauseTimeout, "the broker has not confirmed the message in time; is it overloaded, or is timeout too short?")
@@ -188,8 +203,8 @@ func (c *client) explain(err error) error {
 		return because(publish.CauseUnreachable, "%w; name the file with the certificate of its authority: tls <ca_file>", certificate)
 	case errors.As(err, &network):
 		return because(publish.CauseUnreachable, "%w; is the broker running, and is the address right?", network)
-	case errors.Is(err, io.EOF):
-		return because(publish.CauseUnreachable, "the broker closes the connection; does it want amqps://, or amqp://?")
+	case errors.As(err, &noTLS), errors.Is(err, io.EOF):
+		return because(publish.CauseUnreachable, "%w; does the broker want amqps://, or amqp://?", err)
 	}
 	return because(publish.CauseOther, "%w", err)
 }
@@ -207,7 +222,7 @@ func (c *client) explainRefused(err *amqp091.Error) error {
 	case amqp091.PreconditionFailed:
 		return because(publish.CauseTooLarge, "the broker refuses a message: %s; raise max_message_size of the broker, or lower max_body of the guard", err.Reason)
 	}
-	return because(publish.CauseUnreachable, "the connection was closed: %s; is the broker running?", err.Reason)
+	return because(publish.CauseUnreachable, "the connection was closed: %s; is the broker running, and does it want amqps://, or amqp://?", err.Reason)
 }
 
 func because(cause, format string, args ...any) error {
