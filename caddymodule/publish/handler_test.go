@@ -66,7 +66,8 @@ func (h handler) publish(ctx context.Context, body string, placeholders ...strin
 	}
 	start := time.Now()
 	if err := h.ServeHTTP(w, r, nil); err != nil {
-		return outcome{err: err.Error()}
+		failed, _ := errors.AsType[caddyhttp.HandlerError](err)
+		return outcome{status: failed.StatusCode, err: err.Error()}
 	}
 	text, _ := caddyhttp.GetVar(r.Context(), answer.ErrorVar).(string)
 	return outcome{w.Code, w.Body.String(), text, time.Since(start)}

@@ -51,7 +51,7 @@ const (
 	dialTimeout  = 3 * time.Second
 	writeTimeout = 500 * time.Millisecond // of each of the library's writes, which are of some kB
 	flushTimeout = 5 * time.Second
-	maxBackoff   = 5 * time.Second
+	maxBackoff   = 2 * time.Second
 )
 
 func newClient(s settings) (*client, error) {

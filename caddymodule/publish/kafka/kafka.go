@@ -10,6 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
+	"strings"
 
 	"go.uber.org/zap"
 
@@ -29,7 +32,7 @@ func init() {
 // The producer is idempotent: what it repeats by itself is not there twice.
 type Broker struct {
 	// The addresses of some brokers of the cluster, with ports. They may be placeholders
-	// such as `{env.KAFKA}`. Required.
+	// such as `{env.KAFKA}`, whose value may have several, separated by commas. Required.
 	Brokers []string `json:"brokers,omitempty"`
 
 	// The topic, which must exist. It may contain placeholders. Required.
@@ -117,13 +120,25 @@ func (b *Broker) settings() (settings, error) {
 		failed = append(failed, err)
 		return got
 	}
-	for _, address := range b.Brokers {
-		s.Brokers = append(s.Brokers, replace("broker", address))
+	for _, text := range b.Brokers {
+		for address := range strings.SplitSeq(replace("broker", text), ",") {
+			address = strings.TrimSpace(address)
+			s.Brokers = append(s.Brokers, address)
+			failed = append(failed, checkAddress(address))
+		}
 	}
 	if b.SASL != nil {
 		s.SASL = SASL{b.SASL.Mechanism, replace("sasl", b.SASL.User), replace("sasl", b.SASL.Password)}
 	}
 	return s, errors.Join(failed...)
+}
+
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if _, noNumber := strconv.ParseUint(port, 10, 16); err != nil || noNumber != nil {
+		return fmt.Errorf("broker %q: want an address with a port, such as 10.0.0.7:9092", address)
+	}
+	return nil
 }
 
 // acquire returns a client from the pool.
