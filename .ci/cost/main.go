@@ -6,8 +6,9 @@
 //
 //	go run ./.ci/cost proxy=./caddy=.ci/cost/proxy.Caddyfile guard=./timguard=.ci/cost/guard.Caddyfile
 //
-// The Caddyfiles listen on the port {$COST_PORT}, have the backend {$COST_BACKEND} and may
-// write to the folder {$COST_DIR}. The contestants take turns in random order, so that what
+// The Caddyfiles listen on the port {$COST_PORT}, have the backend {$COST_BACKEND} and the
+// Kafka {$COST_KAFKA} with the topic callbacks, and may write to the folder {$COST_DIR}. If
+// the environment has the URL COST_AMQP of a RabbitMQ, it gets a queue callbacks. The contestants take turns in random order, so that what
 // else the machine does affects them alike, and are compared with the first one by the
 // median of the rounds' ratios.
 package main
@@ -32,6 +33,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rabbitmq/amqp091-go"
+	"github.com/twmb/franz-go/pkg/kfake"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 )
@@ -61,6 +65,11 @@ func run(args []string) error {
 	}
 	backend := httptest.NewServer(http.HandlerFunc(answer))
 	defer backend.Close()
+	closeBrokers, err := startBrokers()
+	if err != nil {
+		return err
+	}
+	defer closeBrokers()
 	var all []*contestant
 	for _, arg := range args {
 		c, err := start(arg, backend.Listener.Addr().String())
@@ -92,6 +101,33 @@ func run(args []string) error {
 	}
 	report(all)
 	return nil
+}
+
+// startBrokers starts a Kafka that acknowledges at once, and prepares the RabbitMQ.
+func startBrokers() (closeAll func(), err error) {
+	kafka, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(4, "callbacks"), kfake.BlackholeProduce())
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Setenv("COST_KAFKA", kafka.ListenAddrs()[0]); err != nil {
+		return nil, err
+	}
+	if url := os.Getenv("COST_AMQP"); url != "" {
+		conn, err := amqp091.Dial(url)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = conn.Close() }()
+		channel, err := conn.Channel()
+		if err != nil {
+			return nil, err
+		}
+		// It keeps the last ones alone.
+		if _, err := channel.QueueDeclare("callbacks", true, false, false, false, amqp091.Table{"x-max-length": 1000}); err != nil {
+			return nil, err
+		}
+	}
+	return kafka.Close, nil
 }
 
 // answer is the backend.
