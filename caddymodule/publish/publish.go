@@ -50,7 +50,8 @@ type Handler struct {
 	// The broker. Required.
 	BrokerRaw json.RawMessage `json:"broker,omitempty" caddy:"namespace=tim_publish.brokers inline_key=module"`
 
-	// Additional headers of the message. The values may contain placeholders.
+	// Additional headers of the message. The values may contain placeholders, but none that
+	// has the Sign, such as `{http.request.uri}`.
 	Headers map[string]string `json:"headers,omitempty"`
 
 	// How long to wait for the broker's acknowledgement. It should be less than the

@@ -47,7 +47,8 @@ func startSenders(p *guardtest.Poster, n, rate int, prefix string) *senders {
 func (l *senders) send(p *guardtest.Poster, id string) {
 	start := time.Now()
 	status, answer, err := p.Post("/callback", callback.RecallCommand, guardtest.Event(id))
-	for tries := 0; err != nil && tries < 2; tries++ { // Caddy may close a connection when it reloads
+	for tries := 0; err != nil && tries < 5; tries++ { // Caddy may close connections when it reloads
+		time.Sleep(5 * time.Millisecond)
 		l.mu.Lock()
 		l.unanswered++
 		l.mu.Unlock()
