@@ -91,7 +91,7 @@ func newClient(s settings) (*client, error) {
 		kgo.AllowIdempotentProduceCancellation(),
 		kgo.MaxBufferedBytes(maxBuffered),
 		kgo.ProducerBatchMaxBytes(maxBatch),
-		kgo.ProducerLinger(0),
+		kgo.ProducerLinger(0), // the caller waits, and messages of one round trip share a batch anyway
 		kgo.RecordRetries(retries),
 		kgo.UnknownTopicRetries(1),
 		kgo.MetadataMinAge(250 * time.Millisecond),
