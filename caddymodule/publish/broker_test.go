@@ -70,7 +70,7 @@ type rabbitQueue struct {
 }
 
 func (q *rabbitQueue) directive(options string) string {
-	return fmt.Sprintf("tim_publish amqp %s {\nrouting_key %s\n%s\n}", q.url("guest"), q.queue, options)
+	return fmt.Sprintf("tim_publish amqp %s {\nrouting_key %s\n%s\n}", q.url(), q.queue, options)
 }
 
 func (*rabbitQueue) secret() string { return "guest-secret" }

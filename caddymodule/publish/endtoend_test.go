@@ -24,10 +24,10 @@ import (
 // block returns a block of a guard's directives.
 func block(name, content string) string { return name + " {\n" + content + "\n}" }
 
-// falling returns the directives of a site that publishes, and stores what could not be
-// published.
-func falling(b broker) string {
-	return guardtest.Guard(block("on after forward", "fallback deliver"), block("backend", b.directive("")))
+// fallingLate returns the directives of a site that publishes, and stores what could not be
+// published. Its times are long enough for a busy machine.
+func fallingLate(directive string) string {
+	return guardtest.Guard(block("on after forward", "deadline 25s\nfallback deliver"), block("backend", patient(directive)))
 }
 
 // conversation is that of guardtest.Event.
@@ -45,15 +45,13 @@ func TestEndToEndPublishWhereverABackendCanBe(t *testing.T) {
 	t.Parallel()
 	const more = "header region {env.TIMGUARD_TEST_UNSET}eu\nheader path {path}"
 	for name, site := range map[string]func(broker) string{
-		"next handler": func(b broker) string { return guardtest.Guard("on after forward") + "\n" + b.directive(more) },
-		"fallback deliver": func(b broker) string {
-			return guardtest.Guard(block("on after forward", "fallback deliver"), block("backend", b.directive(more)))
-		},
+		"next handler":     func(b broker) string { return guardtest.Guard("on after forward") + "\n" + patient(b.directive(more)) },
+		"fallback deliver": func(b broker) string { return fallingLate(b.directive(more)) },
 		"deliver": func(b broker) string {
-			return guardtest.Guard("on after deliver", block("backend", "ordered\n"+b.directive(more)))
+			return guardtest.Guard("on after deliver", block("backend", "ordered\n"+patient(b.directive(more))))
 		},
 		"copy": func(b broker) string {
-			return guardtest.Guard(block("on after ack", "copy archive"), block("consumer archive", b.directive(more)))
+			return guardtest.Guard(block("on after ack", "copy archive"), block("consumer archive", patient(b.directive(more))))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,7 +123,7 @@ func TestEndToEndPublishKeepsTheOrderOfAConversation(t *testing.T) {
 	t.Parallel()
 	eachBroker(t, func(t *testing.T, b broker) {
 		t.Helper()
-		s := guardtest.NewSite(t, falling(b))
+		s := guardtest.NewSite(t, fallingLate(b.directive("")))
 		s.Start(t)
 		poster := guardtest.NewPoster(t, s.Listen)
 		each := guardtest.InLongForm(60, 1000)
@@ -148,7 +146,8 @@ func TestEndToEndPublishKeepsTheOrderOfAConversation(t *testing.T) {
 		for _, m := range messages {
 			var i int
 			group := m.headers["conversation"]
-			if _, err := fmt.Sscanf(m.body[strings.Index(m.body, `"MsgSeq":`):], `"MsgSeq":%d`, &i); err != nil {
+			_, number, _ := strings.Cut(m.body, `"MsgSeq":`)
+			if _, err := fmt.Sscanf(number, "%d}", &i); err != nil {
 				t.Fatal(err)
 			}
 			if lanes[group] == nil {
@@ -235,7 +234,7 @@ func TestEndToEndPublishIsSeen(t *testing.T) {
 	t.Parallel()
 	eachBroker(t, func(t *testing.T, b broker) {
 		t.Helper()
-		s := guardtest.NewSite(t, falling(b))
+		s := guardtest.NewSite(t, fallingLate(b.directive("")))
 		s.Global += "\nmetrics"
 		p := s.Start(t)
 		poster := guardtest.NewPoster(t, s.Listen)
@@ -271,7 +270,7 @@ func TestEndToEndPublishEndsBeforeCaddyDoes(t *testing.T) {
 	t.Parallel()
 	eachBroker(t, func(t *testing.T, b broker) {
 		t.Helper()
-		s := guardtest.NewSite(t, falling(b))
+		s := guardtest.NewSite(t, fallingLate(b.directive("")))
 		p := s.Start(t)
 		senders := startSenders(guardtest.NewPoster(t, s.Listen), 8, 200, "stop")
 		guardtest.Eventually(t, 10*time.Second, "some are answered", func() bool { return senders.count() > 20 })

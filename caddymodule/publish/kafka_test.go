@@ -62,12 +62,12 @@ func user(mechanism string, mayWrite bool) []kfake.Opt {
 func encrypted(t *testing.T) (option kfake.Opt, ca string) {
 	t.Helper()
 	ca = filepath.Join(t.TempDir(), "ca.pem")
-	return kfake.TLS(&tls.Config{Certificates: []tls.Certificate{writeCertificate(t, ca)}}), ca //nolint:gosec // a broker under test
+	return kfake.TLS(&tls.Config{Certificates: []tls.Certificate{writeCertificate(t, ca)}}), ca
 }
 
 // slow makes brokers acknowledge messages late.
 func slow(c *kfake.Cluster, by time.Duration) {
-	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) { //nolint:staticcheck // the order is the library's
+	c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
 		c.KeepControl()
 		c.SleepControl(func() { time.Sleep(by) })
 		return nil, nil, false
@@ -160,7 +160,7 @@ func TestKafkaSaysWhyItDoesNotTakeAMessage(t *testing.T) {
 			directive: func(t *testing.T) string {
 				t.Helper()
 				c := cluster(t, user("PLAIN", true)...)
-				c.ControlKey(int16(kmsg.SASLAuthenticate), func(r kmsg.Request) (kmsg.Response, error, bool) { //nolint:staticcheck // the order is the library's
+				c.ControlKey(int16(kmsg.SASLAuthenticate), func(r kmsg.Request) (kmsg.Response, error, bool) {
 					c.KeepControl()
 					resp := r.ResponseKind().(*kmsg.SASLAuthenticateResponse)
 					resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
@@ -212,6 +212,7 @@ func TestKafkaSaysWhyItDoesNotTakeAMessage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := provisioned(t, tt.directive(t))
+			h.settle(t, tt.cause)
 			for range 2 { // the second one also after an error
 				h.publish(t.Context(), "{}"+tt.body).wantFailed(t, tt.cause, tt.texts...)
 			}
@@ -226,7 +227,7 @@ func TestKafkaTakesMessagesWithUserAndTLS(t *testing.T) {
 			t.Parallel()
 			option, ca := encrypted(t)
 			c := cluster(t, append(user(mechanism, true), option)...)
-			h := provisioned(t, toKafka(c, "sasl "+name+" guard guard-secret", "tls "+ca))
+			h := provisioned(t, toKafka(c, "timeout 20s", "sasl "+name+" guard guard-secret", "tls "+ca))
 			h.publish(t.Context(), "{}").wantOK(t)
 		})
 	}
@@ -236,7 +237,7 @@ func TestKafkaTakesMessagesWithUserAndTLS(t *testing.T) {
 func TestKafkaFollowsTheLeader(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, kfake.NumBrokers(3), kfake.SeedTopics(1, topic))
-	h := provisioned(t, toKafka(c))
+	h := provisioned(t, patient(toKafka(c)))
 	h.publish(t.Context(), "before").wantOK(t)
 	for range 3 {
 		leader := c.LeaderFor(topic, 0)
@@ -260,7 +261,7 @@ func TestKafkaComesBack(t *testing.T) {
 	t.Parallel()
 	k := newKafka(t)
 	h := provisioned(t, k.directive(""))
-	h.publish(t.Context(), "before").wantOK(t)
+	h.warmUp(t)
 	for range 2 {
 		k.kill(t)
 		for range 3 {
@@ -287,7 +288,7 @@ func TestKafkaForgetsErrorsOfBrokersThatAreNotNeeded(t *testing.T) {
 	c := cluster(t)
 	gone := guardtest.FreePort(t)
 	h := provisioned(t, strings.Replace(toKafka(c), "kafka ", "kafka "+gone+" ", 1))
-	guardtest.Eventually(t, 10*time.Second, "OK", func() bool { return h.publish(t.Context(), "{}").status == 200 })
+	h.warmUp(t)
 	time.Sleep(1200 * time.Millisecond)
 	slow(c, 3*time.Second)
 	h.publish(t.Context(), "{}").wantFailed(t, "timeout")
@@ -330,7 +331,7 @@ func TestKafkaBufferIsLimited(t *testing.T) {
 func TestKafkaMessagesDoNotShareTheirCallersFate(t *testing.T) {
 	t.Parallel()
 	c := cluster(t, kfake.SeedTopics(1, topic))
-	h := provisioned(t, toKafka(c))
+	h := provisioned(t, patient(toKafka(c)))
 	h.publish(t.Context(), "first").wantOK(t)
 	slow(c, 100*time.Millisecond)
 	var callers sync.WaitGroup

@@ -14,6 +14,12 @@ import (
 // tencentWaits is how long Tencent waits for an answer.
 const tencentWaits = 2 * time.Second
 
+// falling returns the directives of a site that publishes, and stores what could not be
+// published.
+func falling(b broker) string {
+	return guardtest.Guard(block("on after forward", "fallback deliver"), block("backend", b.directive("")))
+}
+
 // Under load, with a broker that is killed, every callback is answered OK in time, and
 // none of them is lost. While the broker is well, nothing is stored. In the long form,
 // it is killed twice in a minute:

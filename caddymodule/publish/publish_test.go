@@ -77,7 +77,7 @@ func TestBodyThatIsTooLargeIsNotPublished(t *testing.T) {
 // load provisions the handler as Caddy does.
 func load(t *testing.T, config string) error {
 	t.Helper()
-	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()}) //nolint:usetesting // cleaning up comes before its end
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
 	defer cancel()
 	_, err := ctx.LoadModuleByID("http.handlers.tim_publish", json.RawMessage(config))
 	return err

@@ -219,15 +219,13 @@ func (r *rabbit) ctl(t *testing.T, arguments ...string) {
 	}
 }
 
-// url returns the URL of the node for a user.
-func (r *rabbit) url(user string) string {
-	return "amqp://" + user + ":" + user + "-secret@" + r.address
-}
+// url returns the URL of the node for the user guest.
+func (r *rabbit) url() string { return "amqp://guest:guest-secret@" + r.address }
 
 // channel returns a channel of a connection of its own.
 func (r *rabbit) channel(tb testing.TB) *amqp091.Channel {
 	tb.Helper()
-	conn, err := amqp091.Dial(r.url("guest"))
+	conn, err := amqp091.Dial(r.url())
 	if err != nil {
 		tb.Fatal(err)
 	}

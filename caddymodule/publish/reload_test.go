@@ -113,7 +113,7 @@ func (b countedBroker) site(address, more string) string {
 	case *rabbitQueue:
 		directive = strings.Replace(directive, b.address, address, 1)
 	}
-	return more + "\n" + guardtest.Guard(block("on after forward", "fallback deliver"), block("backend", directive))
+	return more + "\n" + fallingLate(directive)
 }
 
 // A reload drops no message, and opens no connection if the settings of the broker have not
@@ -164,7 +164,7 @@ func TestEndToEndPublishKeepsItsConnectionsOverReloads(t *testing.T) {
 func TestKafkaFlushesWhenCleaningUp(t *testing.T) {
 	t.Parallel()
 	c := cluster(t)
-	h := provisioned(t, toKafka(c))
+	h := provisioned(t, patient(toKafka(c)))
 	h.publish(t.Context(), "first").wantOK(t)
 	slow(c, 500*time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -185,7 +185,7 @@ func TestRabbitMQFlushesWhenCleaningUp(t *testing.T) {
 	t.Parallel()
 	r := aRabbit(t)
 	queue := r.queue(t, nil)
-	h := provisioned(t, fmt.Sprintf("tim_publish amqp %s {\nrouting_key %s\n}", r.url("guest"), queue))
+	h := provisioned(t, patient(fmt.Sprintf("tim_publish amqp %s {\nrouting_key %s\n}", r.url(), queue)))
 	h.publish(t.Context(), "first").wantOK(t)
 	body := strings.Repeat("x", 100<<10)
 	var callers sync.WaitGroup

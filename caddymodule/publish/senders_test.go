@@ -91,7 +91,8 @@ func wantNoneLost(t *testing.T, messages []published, ids []string) (twice int) 
 	t.Helper()
 	times := make(map[string]int)
 	for _, m := range messages {
-		if times[m.body]++; times[m.body] == 2 {
+		times[m.body]++
+		if times[m.body] == 2 {
 			twice++
 		}
 	}
