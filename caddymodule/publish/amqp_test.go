@@ -192,6 +192,7 @@ func TestRabbitMQComesBack(t *testing.T) {
 	t.Parallel()
 	r := ownRabbit(t)
 	queue := r.queue(t, nil)
+	r.keep(t)
 	h := provisioned(t, fmt.Sprintf("tim_publish amqp %s {\nrouting_key %s\n}", r.url(), queue))
 	h.warmUp(t)
 	soon := func(what string) {

@@ -298,8 +298,10 @@ func TestKafkaForgetsErrorsOfBrokersThatAreNotNeeded(t *testing.T) {
 func TestKafkaBufferIsLimited(t *testing.T) {
 	t.Parallel()
 	c := cluster(t)
-	h := provisioned(t, toKafka(c))
-	slow(c, 2*time.Second)
+	h := provisioned(t, toKafka(c, "timeout 5s"))
+	h.warmUp(t)
+	slow(c, 20*time.Second)
+	const full = "too many messages are waiting for the broker; is it slower than the callbacks come?"
 	body := strings.Repeat("x", 1_000_000)
 	causes := make(map[string]int)
 	var mu sync.Mutex
@@ -310,13 +312,12 @@ func TestKafkaBufferIsLimited(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			causes[strings.TrimPrefix(o.err, "kafka: ")]++
-			if o.took > deadline {
+			if strings.Contains(o.err, full) && o.took > deadline {
 				t.Errorf("answered after %s", o.took)
 			}
 		})
 	}
 	callers.Wait()
-	full := "too many messages are waiting for the broker; is it slower than the callbacks come?"
 	if causes[full] < 100-(64<<20)/len(body)-1 || causes[full] == 100 {
 		t.Errorf("%v", causes)
 	}

@@ -31,7 +31,9 @@ func TestEndToEndPublishUnderLoad(t *testing.T) { //nolint:paralleltest // the l
 		"amqp": func(t *testing.T) broker {
 			t.Helper()
 			r := ownRabbit(t)
-			return &rabbitQueue{rabbit: r, queue: r.queue(t, nil)}
+			queue := r.queue(t, nil)
+			r.keep(t)
+			return &rabbitQueue{rabbit: r, queue: queue}
 		},
 	} {
 		t.Run(name, func(t *testing.T) { underLoad(t, start(t)) })
@@ -69,8 +71,9 @@ func underLoad(t *testing.T, b broker) {
 	}
 	fellBack := s.Metric(t, `caddy_tim_callback_fallbacks_total{command="Group.CallbackAfterRecallMsg",sdk_app_id="`+guardtest.App+`",verdict="deliver"}`)
 	guardtest.Eventually(t, 90*time.Second, "what was stored is published", func() bool {
+		// More than fell back if storing was answered too late, which a busy machine may do.
 		states := s.Status(t).Deliveries
-		return states[outbox.Delivered] == int(fellBack)
+		return states[outbox.Delivered] >= int(fellBack) && states[outbox.Pending]+states[outbox.Running]+states[outbox.Retrying] == 0
 	})
 	drained := time.Since(begin) - during
 	twice := wantNoneLost(t, b.all(t), l.acked)

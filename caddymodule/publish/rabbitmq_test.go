@@ -237,6 +237,13 @@ func (r *rabbit) channel(tb testing.TB) *amqp091.Channel {
 	return ch
 }
 
+// keep makes what was declared survive a kill. RabbitMQ writes it to disk some time after it
+// has answered.
+func (r *rabbit) keep(t *testing.T) {
+	t.Helper()
+	r.ctl(t, "eval", "mnesia:dump_log().")
+}
+
 // queue declares a durable queue, and returns its name.
 func (r *rabbit) queue(tb testing.TB, args amqp091.Table) string {
 	tb.Helper()
