@@ -348,6 +348,11 @@ func TestAStoreIsOpenedAsSoonAsItCanBe(t *testing.T) {
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, 15*time.Second, "it can be asked, also while it is being opened", func() bool {
+		_, err := o.Counts(context.Background())
+		_, listErr := o.List(context.Background(), outbox.Filter{})
+		return err == nil && listErr == nil
+	})
 	eventually(t, 15*time.Second, "Put works", func() bool { _, err := o.put(context.Background(), recall("a")); return err == nil })
 	<-got
 }

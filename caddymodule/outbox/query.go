@@ -136,6 +136,9 @@ const maxListed = 1000
 
 // List returns stored callbacks, newest first, without their bodies.
 func (o *Outbox) List(ctx context.Context, f Filter) ([]Delivery, error) {
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
 	where, args, err := f.where(o.timeOf)
 	if err != nil {
 		return nil, err
@@ -209,6 +212,9 @@ func (o *Outbox) Counts(ctx context.Context) ([]Count, error) {
 		Tried  int                `json:"tried"`
 		N      int                `json:"n"`
 		Oldest time.Time          `json:"oldest"`
+	}
+	if err := o.usable(); err != nil {
+		return nil, err
 	}
 	waiting := quoted(awaiting) + ", '" + string(rivertype.JobStateRunning) + "'"
 	const tried = "CASE WHEN attempt > 0 THEN 1 ELSE 0 END"
