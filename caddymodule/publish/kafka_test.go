@@ -312,7 +312,7 @@ func TestKafkaBufferIsLimited(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			causes[strings.TrimPrefix(o.err, "kafka: ")]++
-			if strings.Contains(o.err, full) && o.took > deadline {
+			if strings.Contains(o.err, full) && o.took > 4*time.Second { // at once, as far as copying so much allows
 				t.Errorf("answered after %s", o.took)
 			}
 		})
