@@ -49,6 +49,7 @@ func underLoad(t *testing.T, b broker) {
 	s := guardtest.NewSite(t, falling(b))
 	s.Global += "\nmetrics"
 	s.Start(t)
+	waitForStore(t, s)
 	begin := time.Now()
 	l := startSenders(guardtest.NewPoster(t, s.Listen), 16, 500, "load")
 	time.Sleep(well)

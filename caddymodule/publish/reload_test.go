@@ -124,6 +124,7 @@ func TestEndToEndPublishKeepsItsConnectionsOverReloads(t *testing.T) {
 		t.Helper()
 		s := guardtest.NewSite(t, b.site(b.address, ""))
 		p := s.Start(t)
+		waitForStore(t, s)
 		l := startSenders(guardtest.NewPoster(t, s.Listen), 8, 200, "reload")
 		guardtest.Eventually(t, 10*time.Second, "some are answered", func() bool { return l.count() > 50 })
 		opened := b.connections.opened.Load()
