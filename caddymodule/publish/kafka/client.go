@@ -146,7 +146,9 @@ func (c *client) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.
 const handshake = kmsg.ApiVersions
 
 func (c *client) fail(err error) {
-	if err != nil {
+	_, network := errors.AsType[*net.OpError](err)
+	canceled := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	if err != nil && (network || !canceled) { // the end of a caller's patience is no cause
 		c.failure.Store(&failure{err, time.Now()})
 	}
 }
