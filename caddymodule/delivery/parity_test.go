@@ -69,6 +69,7 @@ func TestEndToEndDeliveryShowsTheBackendWhatForwardShowsIt(t *testing.T) {
 	}
 	fastCGI := "php_fastcgi [backend] {\nroot " + php + "\n" + shown + "}"
 	inRoot := "root * " + php + "\n" + fastCGI
+	bare := "php_fastcgi [backend] {" + shown + "}" // in the root of the site
 	for name, p := range map[string]parity{
 		"reverse_proxy": {block: showing, want: map[string]string{"uri": "/callback?" + guardtest.Query(guardtest.App, callback.RecallCommand, "")}},
 		"short form":    {},
@@ -140,6 +141,26 @@ func TestEndToEndDeliveryShowsTheBackendWhatForwardShowsIt(t *testing.T) {
 		"php_fastcgi with a rewrite in the block": {
 			block: "rewrite * /index.php/hook?{query}\n" + inRoot, backend: guardtest.NewFastCGI,
 			want: map[string]string{"SCRIPT_FILENAME": php + "/index.php", "path": "/callback"},
+		},
+		"php_fastcgi in the root of the site": {
+			site: "root * " + php + "\n%s", block: bare, backend: guardtest.NewFastCGI,
+			want: map[string]string{"SCRIPT_FILENAME": php + "/index.php", "DOCUMENT_ROOT": php, "path": "/callback"},
+		},
+		"php_fastcgi in a root of some paths": {
+			site: "root /other /nowhere\nroot /im/* " + php + "\nhandle_path /im/* {\n%s\n}", block: bare, backend: guardtest.NewFastCGI, path: "/im/callback",
+			want: map[string]string{"DOCUMENT_ROOT": php, "path": "/im/callback"},
+		},
+		"php_fastcgi in a root with a placeholder": {
+			site: "root * " + filepath.Dir(php) + "/{query.dir}\n%s", block: bare, backend: guardtest.NewFastCGI,
+			send: func(r *http.Request) { r.URL.RawQuery = "dir=" + filepath.Base(php) + "&" + r.URL.RawQuery },
+			want: map[string]string{"DOCUMENT_ROOT": php},
+		},
+		"a root in the block instead of that of the site": {
+			site: "root * /nowhere\n%s", block: "root * " + php + "\n" + bare, backend: guardtest.NewFastCGI,
+			want: map[string]string{"DOCUMENT_ROOT": php},
+		},
+		"the root as a placeholder": {
+			site: "root * " + php + "\n%s", block: "reverse_proxy [backend] {\nheader_up X-Root {http.vars.root}\n}", want: map[string]string{"X-Root": php},
 		},
 		"php_fastcgi, strip_auth": {guard: "strip_auth", block: inRoot, backend: guardtest.NewFastCGI},
 		"php_fastcgi, https":      {https: true, block: inRoot, backend: guardtest.NewFastCGI},
@@ -226,7 +247,7 @@ func (p parity) test(t *testing.T) {
 		_, port, _ := net.SplitHostPort(listen[action])
 		s.After += scheme + "://:" + port + " {\nbind 127.0.0.1\n" + fmt.Sprintf(p.site, guard) + "\n}\n"
 	}
-	s.Start(t)
+	s.Start(t).WantLog(t, "the store is open", nil) // until then, what is to be stored is forwarded
 	seen := make(map[string]map[string]string)
 	for i, action := range []string{"forward", "deliver", "fallback"} {
 		p.post(t, scheme+"://"+listen[action])
