@@ -222,28 +222,68 @@ func (o *Outbox) explain(err error) error {
 
 // bulk is the number of deliveries that are changed in one transaction. On SQLite, a
 // transaction blocks Put.
-const bulk = 100
+const bulk = 200
 
 // RetryAll retries all callbacks that the filter selects, as Retry does, and returns
 // their number. It skips callbacks that cannot be retried.
 func (o *Outbox) RetryAll(ctx context.Context, f Filter, options OptionsOf) (done int, err error) {
-	return o.each(ctx, f, func(ctx context.Context, ids []int64) (done int, err error) {
+	return o.each(ctx, f, func(ctx context.Context, batch []selection) (done int, err error) {
 		err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
-			for _, id := range ids {
-				switch err := o.explain(retryWithin(ctx, tx, id, options)); {
-				case err == nil:
-					done++
-				case !errors.Is(err, ErrState) && !errors.Is(err, ErrNotFound):
-					return err
-				}
-			}
-			return nil
+			done, err = retryAtOnce(ctx, tx, batch, options)
+			return err
 		})
+		if err != nil && o.store.IsBadRow(err) { // the event of one of them has been stored again since
+			err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
+				done, err = o.retryOneByOne(ctx, tx, batch, options)
+				return err
+			})
+		}
 		if err != nil {
 			return 0, err // all of the batch were rolled back
 		}
-		return done, advanceAfter(ctx, o.store.write, ids...)
+		return done, advanceAfter(ctx, o.store.write, idsOf(batch)...)
 	})
+}
+
+// retryAtOnce retries a batch, with one statement for each queue.
+func retryAtOnce(ctx context.Context, tx riverdriver.Executor, batch []selection, options OptionsOf) (done int, err error) {
+	queues := make(map[Queue][]selection)
+	for _, s := range batch {
+		queues[s.queue] = append(queues[s.queue], s)
+	}
+	for q, of := range queues {
+		ids, o := joined(idsOf(of)), options(q)
+		err := tx.Exec(ctx, fmt.Sprintf("UPDATE river_job SET state = 'available', attempt = 0, max_attempts = %d, metadata = '{}', finalized_at = NULL,"+
+			" scheduled_at = CURRENT_TIMESTAMP WHERE state <> 'running' AND id IN (%s)", o.MaxAttempts, ids))
+		if err != nil {
+			return 0, err
+		}
+		var n int
+		if err := tx.QueryRow(ctx, "SELECT count(*) FROM river_job WHERE state = 'available' AND id IN ("+ids+")").Scan(&n); err != nil {
+			return 0, err
+		}
+		done += n
+		if !o.Ordered {
+			continue
+		}
+		if err := tx.Exec(ctx, "UPDATE river_job SET state = 'pending' WHERE state = 'available' AND "+conversationOf+" <> '' AND id IN ("+ids+")"); err != nil {
+			return 0, err
+		}
+	}
+	return done, nil
+}
+
+// retryOneByOne retries each of a batch that can be.
+func (o *Outbox) retryOneByOne(ctx context.Context, tx riverdriver.ExecutorTx, batch []selection, options OptionsOf) (done int, err error) {
+	for _, s := range batch {
+		switch err := o.explain(retryWithin(ctx, tx, s.id, options)); {
+		case err == nil:
+			done++
+		case !errors.Is(err, ErrState) && !errors.Is(err, ErrNotFound):
+			return done, err
+		}
+	}
+	return done, nil
 }
 
 // retryWithin retries in a nested transaction, so that tx can continue after a failure.
@@ -261,9 +301,9 @@ func retryWithin(ctx context.Context, tx riverdriver.ExecutorTx, id int64, optio
 // DiscardAll discards all callbacks that the filter selects, as Discard does, and
 // returns their number. It skips callbacks that cannot be discarded.
 func (o *Outbox) DiscardAll(ctx context.Context, f Filter) (done int, err error) {
-	return o.each(ctx, f, func(ctx context.Context, ids []int64) (done int, err error) {
-		for _, id := range ids {
-			switch _, err := o.Discard(ctx, id); {
+	return o.each(ctx, f, func(ctx context.Context, batch []selection) (done int, err error) {
+		for _, s := range batch {
+			switch _, err := o.Discard(ctx, s.id); {
 			case err == nil:
 				done++
 			case !errors.Is(err, ErrState) && !errors.Is(err, ErrNotFound):
@@ -276,13 +316,13 @@ func (o *Outbox) DiscardAll(ctx context.Context, f Filter) (done int, err error)
 
 // each calls change for all callbacks that the filter selects, in batches, the oldest first,
 // so that conversations stay in order.
-func (o *Outbox) each(ctx context.Context, f Filter, change func(context.Context, []int64) (int, error)) (done int, err error) {
-	ids, err := o.selected(ctx, f)
+func (o *Outbox) each(ctx context.Context, f Filter, change func(context.Context, []selection) (int, error)) (done int, err error) {
+	all, err := o.selected(ctx, f)
 	if err != nil {
 		return 0, err
 	}
-	slices.Reverse(ids)
-	for batch := range slices.Chunk(ids, bulk) {
+	slices.Reverse(all)
+	for batch := range slices.Chunk(all, bulk) {
 		n, err := change(ctx, batch)
 		if done += n; err != nil {
 			return done, err
@@ -291,8 +331,22 @@ func (o *Outbox) each(ctx context.Context, f Filter, change func(context.Context
 	return done, nil
 }
 
-// selected returns the ids of all callbacks that the filter selects, the newest first.
-func (o *Outbox) selected(ctx context.Context, f Filter) (ids []int64, err error) {
+// selection is a callback that a filter selects.
+type selection struct {
+	id    int64
+	queue Queue
+}
+
+func idsOf(batch []selection) []int64 {
+	ids := make([]int64, len(batch))
+	for i, s := range batch {
+		ids[i] = s.id
+	}
+	return ids
+}
+
+// selected returns all callbacks that the filter selects, the newest first.
+func (o *Outbox) selected(ctx context.Context, f Filter) (all []selection, err error) {
 	for left := f.Limit; ; left -= f.Limit {
 		f.Limit = maxListed
 		if left > 0 {
@@ -303,11 +357,11 @@ func (o *Outbox) selected(ctx context.Context, f Filter) (ids []int64, err error
 			return nil, err
 		}
 		for _, d := range deliveries {
-			ids = append(ids, d.ID)
+			all = append(all, selection{d.ID, d.Callback.queue()})
 		}
 		if len(deliveries) < f.Limit || f.Limit == left {
-			return ids, nil
+			return all, nil
 		}
-		f.Before = ids[len(ids)-1]
+		f.Before = all[len(all)-1].id
 	}
 }

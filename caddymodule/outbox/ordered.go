@@ -34,14 +34,16 @@ const (
 )
 
 // advanceAfter makes the first waiting row of each of the rows' conversations available if
-// none of the conversation is.
+// none of the conversation is. A queue that is not ordered has no waiting row, and no index to
+// look for it either.
 func advanceAfter(ctx context.Context, exec riverdriver.Executor, ids ...int64) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	return exec.Exec(ctx, "UPDATE river_job SET state = 'available' WHERE state = 'pending' AND id IN ("+
 		"SELECT (SELECT min(id) FROM river_job WHERE queue = c.queue AND "+conversationOf+" = c.conversation AND "+unfinished+" AND state = 'pending')"+
-		" FROM (SELECT DISTINCT queue, "+conversationOf+" AS conversation FROM river_job WHERE id IN ("+joined(ids)+")) c WHERE NOT EXISTS ("+
+		" FROM (SELECT DISTINCT queue, "+conversationOf+" AS conversation FROM river_job WHERE id IN ("+joined(ids)+")) c"+
+		" WHERE EXISTS (SELECT 1 FROM river_job WHERE queue = c.queue AND state = 'pending') AND NOT EXISTS ("+
 		"SELECT 1 FROM river_job WHERE queue = c.queue AND "+conversationOf+" = c.conversation AND "+unfinished+" AND state <> 'pending'))")
 }
 
