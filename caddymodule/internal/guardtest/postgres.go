@@ -68,3 +68,28 @@ func ExecPostgres(tb testing.TB, statement string) {
 		tb.Fatal(err)
 	}
 }
+
+// QueryPostgres returns the first value of the result of a statement, as text.
+func QueryPostgres(tb testing.TB, dsn, statement string) (value string) {
+	tb.Helper()
+	value, err := queryPostgres(dsn, statement)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return value
+}
+
+func queryPostgres(dsn, statement string) (value string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(ctx)
+	results, err := conn.PgConn().Exec(ctx, statement).ReadAll()
+	if err == nil && len(results) > 0 && len(results[0].Rows) > 0 {
+		value = string(results[0].Rows[0][0])
+	}
+	return value, err
+}

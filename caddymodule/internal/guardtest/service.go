@@ -4,7 +4,6 @@
 package guardtest
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -16,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // service is a server that a test runs by itself. Neither PostgreSQL nor PgBouncer runs as
@@ -179,26 +176,11 @@ func (s *PostgresServer) Promote(tb testing.TB) {
 // Query runs a statement, and returns the first value of its result.
 func (s *service) Query(tb testing.TB, statement string) string {
 	tb.Helper()
-	value, err := s.query(statement)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return value
+	return QueryPostgres(tb, s.DSN(), statement)
 }
 
 func (s *service) query(statement string) (value string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, s.DSN())
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close(ctx)
-	results, err := conn.PgConn().Exec(ctx, statement).ReadAll()
-	if err == nil && len(results) > 0 && len(results[0].Rows) > 0 {
-		value = string(results[0].Rows[0][0])
-	}
-	return value, err
+	return queryPostgres(s.DSN(), statement)
 }
 
 // PgBouncer is a PgBouncer of the test itself, in transaction mode.
