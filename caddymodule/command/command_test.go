@@ -5,6 +5,7 @@ package command
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/delivery"
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
@@ -398,5 +400,24 @@ func TestSendReplacesPlaceholdersInTheToken(t *testing.T) {
 	}
 	if _, err := run(t, sendCommand(), "", url, "--token", "{env.TIMGUARD_TEST_UNSET}"); err == nil {
 		t.Error("no error of a token that is not there")
+	}
+}
+
+func TestKeygenPrintsADifferentKeyEachTime(t *testing.T) {
+	t.Parallel()
+	known := make(map[string]bool)
+	for range 10 {
+		output, err := run(t, keygenCommand(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := base64.StdEncoding.DecodeString(strings.TrimSuffix(output, "\n"))
+		if err != nil || len(key) != delivery.KeySize || known[output] || strings.Count(output, "\n") != 1 {
+			t.Errorf("it prints %q, %v", output, err)
+		}
+		known[output] = true
+	}
+	if _, err := run(t, keygenCommand(), "", "argument"); err == nil {
+		t.Error("no error of an argument")
 	}
 }
