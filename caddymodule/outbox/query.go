@@ -147,7 +147,8 @@ func (o *Outbox) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	columns := []string{"id", "state", "attempt", "max_attempts", "created_at", "scheduled_at", "finalized_at"}
 	err = o.selectJSON(ctx, &rows, columns, []string{"errors", "args"}, fmt.Sprintf(
 		"SELECT id, state, attempt, max_attempts, %s AS created_at, %s AS scheduled_at, %s AS finalized_at, %s AS errors, %s AS args"+
-			" FROM river_job WHERE %s ORDER BY id DESC LIMIT %d",
+			// The rest is not read of rows that the limit leaves out.
+			" FROM river_job WHERE id IN (SELECT id FROM river_job WHERE %s ORDER BY id DESC LIMIT %d) ORDER BY id DESC",
 		o.timeOf("created_at"), o.timeOf("scheduled_at"), o.timeOf("finalized_at"), o.store.Errors, o.store.Arguments,
 		where, min(cmp.Or(f.Limit, 100), maxListed)), args...)
 	if err != nil {
