@@ -81,7 +81,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	l.mu.Unlock()
 	time.Sleep(time.Millisecond) // for others that are begun too early
 	attempt, _ := strconv.Atoi(r.Header.Get("Tim-Delivery-Attempt"))
-	if dice := rand.IntN(100); dice < unwell && attempt <= l.mostFailures {
+	if dice := rand.IntN(100); dice < unwell && attempt <= l.mostFailures { //nolint:gosec // a fault need not be unguessable
 		l.mu.Lock()
 		l.failures++
 		l.mu.Unlock()
@@ -125,7 +125,7 @@ func converse(t *testing.T, conversations, each int, takes time.Duration, nodes 
 		senders.Go(func() {
 			node := c
 			for n := 1; n <= each; n++ {
-				time.Sleep(rand.N(2 * takes / time.Duration(each)))
+				time.Sleep(rand.N(2 * takes / time.Duration(each))) //nolint:gosec // a moment need not be unguessable
 				command, body := line(fmt.Sprint("@TGS#", c), n)
 				for {
 					_, answer, err := posters[node%len(nodes)].Post("/callback", command, body)
@@ -222,7 +222,7 @@ func TestEndToEndOrderedFallbackStoresBehindWaitingCallbacks(t *testing.T) {
 		})
 		s := guardtest.NewSite(t, guardtest.Guard("on after forward {\nfallback deliver\n}", "backend {\nordered\nreverse_proxy "+b.Address()+"\n}"))
 		s.Options = store
-		s.Start(t)
+		s.Start(t).WantLog(t, "the store is open", nil)
 		p := guardtest.NewPoster(t, s.Listen)
 		post := func(conversation string, n int) {
 			t.Helper()

@@ -49,7 +49,7 @@ func newService(tb testing.TB) *service {
 	if err := os.Chown(dir, uid, gid); err != nil {
 		tb.Fatal(err)
 	}
-	s.user = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)} //nolint:gosec // IDs fit
+	s.user = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	return s
 }
 
