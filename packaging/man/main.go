@@ -41,6 +41,7 @@ func write(root *cobra.Command, dir string) error {
 	root.DisableAutoGenTag = true
 	escape(root)
 	return doc.GenManTree(root, &doc.GenManHeader{
+		Title:   "TIMGUARD",
 		Section: "8",
 		Source:  "timguard",
 		Manual:  "System Manager's Manual",
