@@ -416,7 +416,7 @@ func loadBlock(b docBlock) error {
 		return loadCaddyfile("http://:8080 {\n" + indented(b.text) + "}\n")
 	case "json":
 		return loadJSON([]byte(b.text))
-	case "mermaid", "sh", "console", "python", "yaml", "text":
+	case "mermaid", "sh", "console", "php", "python", "sql", "yaml", "text":
 		return nil
 	default:
 		return fmt.Errorf("the mark %q is none of those in docs/building.md", b.mark)
