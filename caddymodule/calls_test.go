@@ -10,11 +10,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
@@ -117,6 +119,35 @@ func TestRememberedCallsAreBounded(t *testing.T) {
 		calls := LastCalls(CallFilter{Guard: "bounded"}, 2*maxCalls)
 		return len(calls) == maxCalls && calls[0].ID > first.ID && slices.IsSortedFunc(calls, func(a, b Call) int { return int(a.ID) - int(b.ID) })
 	})
+}
+
+// A payload may have a field of any length, and what is remembered of it must not keep it in
+// memory: maxCalls of the largest bodies would be a gigabyte.
+func TestRememberedCallsDoNotKeepWhatIsLong(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("g", maxSharedBody)
+	text := `{"CallbackCommand":"` + callback.RecallCommand + `","Operator_Account":"jared","Type":"Public","GroupId":"` + long +
+		`","MsgSeqList":[{"MsgSeq":1}],"EventTime":1700000000000}`
+	c := &call{judgment: judgment{query: callback.Query{CallbackCommand: callback.RecallCommand}, action: actionForward}}
+	c.body.Read(httptest.NewRequest(http.MethodPost, "/", strings.NewReader(text)), 1<<20)
+	var err error
+	if c.event, err = callback.Inspect(c.body.Bytes(), callback.RecallCommand); err != nil {
+		t.Fatal(err)
+	}
+	address := func(text string) uintptr {
+		return uintptr(unsafe.Pointer(unsafe.StringData(text))) //nolint:gosec // it is only compared
+	}
+	begin := address(c.event.GroupID)
+	m := c.remembered(true)
+	for i, value := range m.values {
+		if at := address(value); begin <= at && at <= begin+2*uintptr(len(text)) {
+			t.Errorf("%s keeps the values of the event in memory", valueNames[i])
+		}
+	}
+	if want := "jared"; !slices.Contains(m.values[:], want) {
+		t.Errorf("remembered %q, want also %q", m.values, want)
+	}
+	runtime.KeepAlive(c)
 }
 
 func TestWatcherGetsCallsWithBodiesOnlyIfItAsks(t *testing.T) {

@@ -35,6 +35,10 @@ const (
 	// maxSharedURI is the length of a URI up to which a value may be a part of it in
 	// memory. A longer one would stay in memory as a whole.
 	maxSharedURI = 4096
+
+	// maxSharedBody is the same for a body. The values of its event are parts of one piece
+	// of memory, which would stay as a whole even for an empty value.
+	maxSharedBody = 4096
 )
 
 // remembered returns what is remembered of an answered call. The ID of the event is a hash
@@ -52,9 +56,10 @@ func (c *call) remembered(withID bool) remembered {
 	if c.token > 0 && c.app != nil {
 		m.token = tokenOfApp{c.app.id, c.token}
 	}
+	clone := c.longURI || len(m.body) > maxSharedBody
 	for i, name := range valueNames {
 		if withID || name != "event_id" {
-			m.values[i] = bounded(c.value(name), c.longURI)
+			m.values[i] = bounded(c.value(name), clone)
 		}
 	}
 	return m
