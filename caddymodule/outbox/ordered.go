@@ -124,14 +124,19 @@ func (o *Outbox) Waits(ctx context.Context, q Queue, conversation string) (bool,
 	return len(ids) > 0, err
 }
 
-// keepOrder sweeps the ordered queues until the context ends.
+// keepOrder sweeps the ordered queues until the context ends. In the others, no row may wait
+// for its turn: one does that the former configuration, in which the queue was ordered, has
+// stored after this one was prepared.
 func (w *Workers) keepOrder(ctx context.Context) {
 	for {
 		for name, q := range w.queues {
-			if !q.config.Ordered {
-				continue
+			var err error
+			if q.config.Ordered {
+				err = w.outbox.sweep(ctx, name)
+			} else {
+				err = w.outbox.putInOrder(ctx, name, false)
 			}
-			if err := w.outbox.sweep(ctx, name); err != nil && ctx.Err() == nil {
+			if err != nil && ctx.Err() == nil {
 				w.outbox.quiet.Error("looking for conversations that can go on failed", "error", err)
 			}
 		}

@@ -214,3 +214,22 @@ func TestQueuesBecomeOrderedWithWhatWaitsInThem(t *testing.T) {
 		})
 	}
 }
+
+// A reload can make a queue unordered while the old configuration still stores callbacks,
+// which wait for each other.
+func TestCallbacksStoredInOrderDoNotWaitInAnUnorderedQueue(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		o := mustOpen(t, configFor(t, driver))
+		s := newSequence()
+		w := mustWork(t, o, s.deliver(func(outbox.Attempt) bool { return false }))
+		mustPut(t, o, of("before", 0))
+		eventually(t, 10*time.Second, "the workers are ready", func() bool { return s.total() == 1 })
+		o.config.ordered = true
+		const each = 4
+		for n := range each {
+			mustPut(t, o, of("@TGS#0", n))
+		}
+		eventually(t, 20*time.Second, "all are accepted", func() bool { return s.total() == 1+each })
+		stop(t, w)
+	})
+}
