@@ -36,6 +36,12 @@ func (o *Outbox) Resume(ctx context.Context, q Queue) error {
 	})
 }
 
+// isPaused reports whether the queue is paused, as far as the store can tell.
+func (o *Outbox) isPaused(ctx context.Context, q Queue) bool {
+	known, err := o.store.read.QueueGet(ctx, &riverdriver.QueueGetParams{Name: q.river()})
+	return err == nil && known.PausedAt != nil
+}
+
 // maxQueues is more than any configuration has.
 const maxQueues = 10000
 

@@ -6,6 +6,7 @@ package outbox_test
 import (
 	"context"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -48,6 +49,46 @@ func TestPausedQueuesBeginNoAttempts(t *testing.T) {
 		time.Sleep(500 * time.Millisecond)
 		if n := attempts.Load(); n != 1 {
 			t.Errorf("%d attempts, want none in the second pause", n-1)
+		}
+	})
+}
+
+// Workers fetch as many callbacks as there are workers. Those that wait for their queue's rate
+// when it is paused go back into the queue, and do not count.
+func TestPausedQueuesBeginNoAttemptsThatWaitForTheirRate(t *testing.T) {
+	eachDriver(t, func(t *testing.T, driver string) {
+		ctx := context.Background()
+		o := mustOpen(t, configFor(t, driver))
+		var attempts, counted atomic.Int64
+		deliver := func(_ context.Context, a outbox.Attempt) error {
+			attempts.Add(1)
+			counted.Add(int64(a.Attempt))
+			return nil
+		}
+		const all = 6
+		for n := range all {
+			mustPut(t, o, recall(strconv.Itoa(n)))
+		}
+		q := outbox.Queue{Guard: "default"}
+		config := outbox.QueueConfig{Deliver: deliver, Workers: all, Timeout: time.Second, Rate: 1}
+		if _, err := o.Work(outbox.WorkConfig{Queues: map[outbox.Queue]outbox.QueueConfig{q: config}, Keep: time.Hour, KeepDead: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 10*time.Second, "all are fetched", func() bool { return attempts.Load() == 1 && count(t, o, outbox.Running) >= all-2 })
+		if err := o.Pause(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+		before := attempts.Load()
+		eventually(t, 20*time.Second, "all have gone back", func() bool { return count(t, o, outbox.Running) == 0 })
+		if n := attempts.Load() - before; n > 1 { // one may just have been beginning
+			t.Errorf("%d attempts began in the pause", n)
+		}
+		if err := o.Resume(ctx, q); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, 20*time.Second, "the others are attempted", func() bool { return attempts.Load() == all })
+		if counted.Load() != all {
+			t.Errorf("the numbers of %d first attempts have the sum %d", all, counted.Load())
 		}
 	})
 }

@@ -289,8 +289,12 @@ func (r *worker) NextRetry(job *river.Job[Callback]) time.Time {
 func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 	w := r.workers
 	q := w.queues[queueOf(job.Queue)]
+	start := time.Now()
 	if !q.await(w.stopping) {
 		return river.JobSnooze(snooze(w.stopping)) // not counted
+	}
+	if time.Since(start) > longWait && w.outbox.isPaused(ctx, q.name) {
+		return river.JobSnooze(0) // until the queue is resumed
 	}
 	err := q.attempt(ctx, Attempt{Callback: job.Args, ID: job.ID, Attempt: job.Attempt})
 	if err != nil && w.ctx.Err() != nil {
@@ -304,6 +308,10 @@ func (r *worker) Work(ctx context.Context, job *river.Job[Callback]) error {
 	}
 	return err
 }
+
+// longWait is how long an attempt may wait, for example for its queue's rate, before it
+// begins without asking whether the queue was paused meanwhile.
+const longWait = time.Second
 
 // snooze returns for how long an attempt that could not begin is put off.
 func snooze(ctx context.Context) time.Duration {
