@@ -85,6 +85,9 @@ func testStoreFault(t *testing.T, fault storeFault) {
 			t.Errorf("answer %d %s, %v; want 503 FAIL: nothing stands behind an OK", status, answer, err)
 		}
 	}
+	if s.Status(t).StoreError == "" {
+		t.Error("the status says that the store works")
+	}
 	b.Will(guardtest.Accepts)
 	wantOtherRules(t, p, b)
 

@@ -47,8 +47,14 @@ func (o *Outbox) note(err error) {
 	h.known, h.since = true, time.Now()
 }
 
-// Err returns the error of the last operation of the store, or nil if it works.
+// Err returns the error of the last operation of the store, or nil if it works. A file that
+// was removed or replaced can still be read and written, but what it says no longer counts.
 func (o *Outbox) Err() error {
+	if o.isReady() && o.store.Check != nil {
+		if err := o.store.Check(); err != nil {
+			return err
+		}
+	}
 	o.health.mu.Lock()
 	defer o.health.mu.Unlock()
 	return o.health.err
