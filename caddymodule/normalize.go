@@ -31,11 +31,11 @@ func (h *Handler) prepare(r *http.Request, c *call) {
 
 // normalize makes the request be what the guard has verified: a plain POST of JSON in
 // UTF-8. With the Content-Type of a form, PHP, Express and Go would parse protocol fields
-// out of a string in the JSON, and with another charset, Node and Python would read
-// another payload. Upgrade would allow the caller to switch protocols.
+// out of a string in the JSON; to php_fastcgi and Rack, none at all is that of a form. With
+// another charset, Node and Python would read another payload. Upgrade would allow the
+// caller to switch protocols.
 func normalize(r *http.Request) {
-	kinds, ok := r.Header["Content-Type"]
-	if ok && (len(kinds) != 1 || !isTextInUTF8(kinds[0])) {
+	if kinds := r.Header["Content-Type"]; len(kinds) != 1 || !isTextInUTF8(kinds[0]) {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	if _, upgrades := r.Header["Upgrade"]; upgrades || slices.ContainsFunc(r.Header["Connection"], namesUpgrade) {

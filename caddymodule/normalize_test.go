@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -63,6 +65,29 @@ func TestEndToEndForwardsNoOverridingHeaders(t *testing.T) {
 					}
 				}
 			}
+		}
+	}
+}
+
+// Caddy's transport for PHP-FPM calls a body without a Content-Type a form, out of which PHP
+// would take parameters.
+func TestEndToEndForwardsNoFormToFastCGI(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "index.php"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := guardtest.NewFastCGI(t, guardtest.Accepts)
+	site{body: "root * " + dir + "\n" + guardtest.Guard("on after forward") + "\nphp_fastcgi " + b.Address()}.start(t)
+	p := protocols(t)[0]
+	for _, kind := range []string{"", "application/json", "application/x-www-form-urlencoded"} {
+		id := "fastcgi-" + kind
+		q := request{query: goodQuery(), body: guardtest.Event(id), header: http.Header{}}
+		if kind != "" {
+			q.header.Set("Content-Type", kind)
+		}
+		p.send(t, q).wantOK(t)
+		if got := b.One(t, q.body).Header.Get("Content-Type"); got != "application/json" {
+			t.Errorf("%q became %q", kind, got)
 		}
 	}
 }

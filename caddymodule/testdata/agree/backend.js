@@ -10,7 +10,6 @@ const app = express();
 app.use(express.json());
 app.use(express.urlencoded({ extended: true }));
 app.use(express.text());
-app.use(express.raw({ type: (request) => !request.headers['content-type'] }));
 app.use(handle);
 
 function handle(request, response) {
