@@ -97,6 +97,23 @@ var valueNames = [...]string{
 // value returns the value of that name as printable text.
 func (c *call) value(name string) string { return callback.Printable(c.rawValue(name)) }
 
+// maxShown limits the values in logs and traces. 100 accounts or sequence numbers fit.
+const maxShown = 4096
+
+// shown returns the value of that name as logs and traces have it: printable, and not so long
+// that a caller could fill the disk.
+func (c *call) shown(name string) string {
+	return callback.Printable(shortened(c.rawValue(name), maxShown))
+}
+
+// shortened returns the beginning of a text that is longer than most bytes.
+func shortened(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
 func (c *call) rawValue(name string) string {
 	switch name {
 	case "sdk_app_id":
@@ -194,7 +211,7 @@ func joinSeqs(seqs []uint32) string {
 func (c *call) attributes() []attribute.KeyValue {
 	var attributes []attribute.KeyValue
 	for _, name := range valueNames {
-		if value := c.value(name); value != "" {
+		if value := c.shown(name); value != "" {
 			attributes = append(attributes, attribute.String("tim_callback."+name, value))
 		}
 	}
@@ -204,7 +221,7 @@ func (c *call) attributes() []attribute.KeyValue {
 // MarshalLogObject implements [zapcore.ObjectMarshaler]. It omits empty values.
 func (c *call) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	for _, name := range valueNames {
-		if value := c.value(name); value != "" {
+		if value := c.shown(name); value != "" {
 			enc.AddString(name, value)
 		}
 	}

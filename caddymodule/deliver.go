@@ -32,7 +32,7 @@ func (h *Handler) deliver(w http.ResponseWriter, r *http.Request, _ caddyhttp.Ha
 		countCopyFailure(c)
 	}
 	h.logger.Error("storing callback failed; forwarding it",
-		zap.String("guard", h.Name), zap.String("command", c.value("command")),
+		zap.String("guard", h.Name), zap.String("command", c.shown("command")),
 		zap.Strings("consumers", c.rule.Copy), zap.Error(err))
 	c.body.Restore(r)
 	h.tryForward(w, r, h.Backend.handler, c, h.Backend.CheckAnswer, func(err error) { h.unavailable(w, c, err) })
@@ -45,7 +45,7 @@ func (h *Handler) copy(r *http.Request, c *call) error {
 	if err != nil {
 		countCopyFailure(c)
 		h.logger.Error("storing callback for consumers failed",
-			zap.String("guard", h.Name), zap.String("command", c.value("command")),
+			zap.String("guard", h.Name), zap.String("command", c.shown("command")),
 			zap.Strings("consumers", c.rule.Copy), zap.Error(err))
 	}
 	return err
@@ -68,6 +68,6 @@ func (h *Handler) store(ctx context.Context, r StoredRequest, c *call, own bool,
 // Tencent repeats it if retries are enabled in the console.
 func (h *Handler) unavailable(w http.ResponseWriter, c *call, err error) {
 	h.logger.Error("callback could neither be stored nor forwarded; lost unless Tencent repeats it",
-		zap.String("guard", h.Name), zap.String("command", c.value("command")), zap.Error(causeOf(err)))
+		zap.String("guard", h.Name), zap.String("command", c.shown("command")), zap.Error(causeOf(err)))
 	c.answer(w, http.StatusServiceUnavailable, callback.Fail("the callback could neither be stored nor delivered").JSON())
 }

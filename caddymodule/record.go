@@ -95,10 +95,10 @@ func (h *Handler) logRejection(r *http.Request, c *call) {
 		entry.Write(
 			zap.String("guard", h.Name),
 			zap.String("reason", string(c.rejection.Reason)),
-			zap.String("path", c.value("path")),
+			zap.String("path", c.shown("path")),
 			zap.String("detail", c.rejection.Detail),
-			zap.String("sdk_app_id", c.value("sdk_app_id")),
-			zap.String("command", c.value("command")),
+			zap.String("sdk_app_id", c.shown("sdk_app_id")),
+			zap.String("command", c.shown("command")),
 			verdict,
 			zap.String("remote_ip", remote),
 		)

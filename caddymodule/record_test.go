@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"go.uber.org/zap/zapcore"
 
@@ -50,6 +51,31 @@ func TestAccessLogOmitsEmptyValues(t *testing.T) {
 	}
 	if len(enc.Fields) != 2 || enc.Fields["sdk_app_id"] != "1" || enc.Fields["action"] != "reject" {
 		t.Errorf("fields %v, want only sdk_app_id and action", enc.Fields)
+	}
+}
+
+// What is long in a call, or gets long when it is made printable, is not so in logs.
+func TestLoggedValuesAreBounded(t *testing.T) {
+	t.Parallel()
+	accounts := strings.TrimSuffix(strings.Repeat(strings.Repeat("a", 32)+",", callback.MaxAccounts), ",")
+	c := &call{judgment: judgment{
+		query: callback.Query{CallbackCommand: strings.Repeat("c", 1<<20)},
+		event: callback.Event{GroupID: strings.Repeat("\u202e", 1<<18), Conversation: strings.Repeat("你", 1<<18), From: accounts},
+	}}
+	enc := zapcore.NewMapObjectEncoder()
+	if err := c.MarshalLogObject(enc); err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range enc.Fields {
+		if text, _ := value.(string); len(text) > 2*maxShown+8 || !utf8.ValidString(text) || strings.ContainsRune(text, '\u202e') {
+			t.Errorf("%s has %d bytes, or is not printable", name, len(text))
+		}
+	}
+	if enc.Fields["from"] != accounts {
+		t.Errorf("the accounts are %v, want all %d", enc.Fields["from"], callback.MaxAccounts)
+	}
+	if got := c.value("conversation"); got != c.event.Conversation {
+		t.Error("the placeholder is not the whole value")
 	}
 }
 

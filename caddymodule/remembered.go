@@ -6,6 +6,8 @@ package caddymodule
 import (
 	"strings"
 	"time"
+
+	"github.com/timguard/timguard/caddymodule/callback"
 )
 
 // remembered is what is remembered of a call.
@@ -56,24 +58,23 @@ func (c *call) remembered(withID bool) remembered {
 	if c.token > 0 && c.app != nil {
 		m.token = tokenOfApp{c.app.id, c.token}
 	}
-	clone := c.longURI || len(m.body) > maxSharedBody
+	copied := c.longURI || len(m.body) > maxSharedBody
 	for i, name := range valueNames {
 		if withID || name != "event_id" {
-			m.values[i] = bounded(c.value(name), clone)
+			m.values[i] = remember(c.rawValue(name), copied)
 		}
 	}
 	return m
 }
 
-// bounded returns the beginning of a value.
-func bounded(value string, clone bool) string {
-	switch {
-	case len(value) > maxCallValue:
-		return strings.ToValidUTF8(value[:maxCallValue], "") + "…"
-	case clone:
-		return strings.Clone(value)
+// remember returns the beginning of a value, printable. A copy does not keep in memory what the
+// value is a part of.
+func remember(value string, copied bool) string {
+	text := shortened(callback.Printable(shortened(value, maxCallValue)), maxCallValue)
+	if copied {
+		return strings.Clone(text)
 	}
-	return value
+	return text
 }
 
 func (m *remembered) call(guard string) Call {
