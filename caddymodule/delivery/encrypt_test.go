@@ -32,14 +32,16 @@ func newKey(t *testing.T) string {
 // secrets are in the payload and the headers of what postSecret posts.
 var secrets = []string{"chengdu-to-kunming", "red packet 8888", "header-value-7c1f", "User-Agent-of-secrets"}
 
+// secretCommand is the command of what postSecret posts, which is not encrypted.
+const secretCommand = "Group.CallbackAfterSendMsg"
+
 // postSecret posts a callback with secrets. It returns its payload.
 func postSecret(t *testing.T, s *guardtest.Site, id string) []byte {
 	t.Helper()
-	const command = "Group.CallbackAfterSendMsg"
-	body := bytes.Replace(callback.Sample(command), []byte("red packet"), []byte(secrets[0]+" "+secrets[1]+" "+id), 1)
+	body := bytes.Replace(callback.Sample(secretCommand), []byte("red packet"), []byte(secrets[0]+" "+secrets[1]+" "+id), 1)
 	p := guardtest.NewPoster(t, s.Listen)
 	p.Header = http.Header{"X-Note": {secrets[2]}, "User-Agent": {secrets[3]}}
-	if _, answer, err := p.Post("/callback", command, body); err != nil || answer != guardtest.OKJSON {
+	if _, answer, err := p.Post("/callback", secretCommand, body); err != nil || answer != guardtest.OKJSON {
 		t.Fatal(answer, err)
 	}
 	return body
@@ -96,13 +98,13 @@ func TestEndToEndDeliveryEncryptsWhatIsStored(t *testing.T) {
 			if encrypted {
 				for i := 0; i+16 <= len(body); i++ { // no part of the payload that is not elsewhere
 					part := body[i : i+16]
-					if bytes.Contains(data, part) && !bytes.ContainsAny(part, `_@#`) && !strings.Contains("Group.CallbackAfterSendMsg", strings.Trim(string(part), `":`)) {
+					if bytes.Contains(data, part) && !bytes.ContainsAny(part, `_@#`) && !strings.Contains(secretCommand, strings.Trim(string(part), `":`)) {
 						t.Errorf("%q of the payload is in the store", part)
 						break
 					}
 				}
 			}
-			if !bytes.Contains(data, []byte("Group.CallbackAfterSendMsg")) {
+			if !bytes.Contains(data, []byte(secretCommand)) {
 				t.Error("the search finds not even the command, and shows nothing")
 			}
 			b.Will(guardtest.Accepts)
