@@ -111,6 +111,26 @@ func Running() []Status {
 	return statuses
 }
 
+// HourOf adds up the last hour of guards. Those with the same name share their counts.
+func HourOf(guards []Status) (hour Tally, minutes []Minute) {
+	hour = newTally()
+	for i, g := range guards {
+		if slices.ContainsFunc(guards[:i], func(o Status) bool { return o.Name == g.Name }) {
+			continue
+		}
+		hour.add(g.Hour)
+		if minutes == nil {
+			minutes = slices.Clone(g.Minutes)
+			continue
+		}
+		for j := range minutes {
+			minutes[j].Calls += g.Minutes[j].Calls
+			minutes[j].Refused += g.Minutes[j].Refused
+		}
+	}
+	return hour, minutes
+}
+
 func (h *Handler) appStatuses() []AppStatus {
 	uses := h.history.usesNow()
 	var apps []AppStatus

@@ -6,49 +6,43 @@ package console
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
+	"path"
 	"strings"
 	"sync"
 
-	"riverqueue.com/riverui"
+	"go.uber.org/zap"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
-	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/delivery"
-	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
 func init() {
 	caddy.RegisterModule(Console{})
-	// Not RegisterHandlerDirective, which would parse the prefix as a path matcher.
-	httpcaddyfile.RegisterDirective("tim_console", parseConsole)
-	httpcaddyfile.RegisterDirectiveOrder("tim_console", httpcaddyfile.Before, "reverse_proxy")
 }
 
-// Console serves River UI (https://riverqueue.com/docs/river-ui), a web interface that
-// shows stored callbacks with their attempts and errors, and can retry, cancel or
-// delete them. The start page lists the state that needs most attention.
+// Console serves a web page, in English and Chinese, that shows the guards, the calls that
+// come in, and the stored deliveries, which it can retry, discard, pause and resume.
 //
-// It has no authentication, and the stored bodies contain what users wrote: put
-// `basic_auth` or the like in front of it.
+// It authenticates nobody, and stored payloads contain what users wrote: put `basic_auth` or
+// the like in front of it. Each change is logged with `{http.auth.user.id}`.
 type Console struct {
-	// The path under which the interface is served. Default: `/`.
+	// The path under which the page is served. Requests for other paths go on to the next
+	// handler. Default: all paths.
 	Prefix string `json:"prefix,omitempty"`
 
-	service *delivery.Service
-	logger  *slog.Logger
-	ctx     context.Context // canceled by Cleanup
-	cancel  context.CancelFunc
+	// Whether the page only shows. Changes are refused with the status 403. Default: false.
+	ReadOnly bool `json:"read_only,omitempty"`
 
-	mu *sync.Mutex
-	ui http.Handler // nil until a request has started it
+	service *delivery.Service
+	logger  *zap.Logger
+	front   inFront
+	mux     *http.ServeMux
+	handler http.Handler
+	warned  *sync.Once // that a request came without a user
 }
 
 // CaddyModule returns the Caddy module information.
@@ -65,172 +59,132 @@ func (c *Console) Provision(ctx caddy.Context) error {
 		return err
 	}
 	c.Prefix = strings.TrimRight(c.Prefix, "/")
-	app, err := ctx.App("tim_delivery")
+	app, err := ctx.App("tim_delivery") // also if no guard stores: the store may have rows of one that did
 	if err != nil {
 		return err
 	}
 	c.service = app.(*delivery.Service)
-	c.logger = ctx.Slogger()
-	c.mu = new(sync.Mutex)
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.logger, c.warned = ctx.Logger(), new(sync.Once)
+	c.mux = c.routes()
+	protection := http.NewCrossOriginProtection() // browsers attach basic_auth credentials to cross-site requests
+	protection.SetDenyHandler(http.HandlerFunc(c.crossOrigin))
+	c.handler = protection.Handler(http.HandlerFunc(c.serve))
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		c.front = lookInFront(server.Routes, c)
+	}
+	c.warn()
 	return nil
 }
 
-// checkPrefix rejects invalid prefixes. Braces would be a wildcard in the pattern of a
-// [http.ServeMux].
+// checkPrefix rejects prefixes that no request's path has, and those that would be patterns
+// of a [http.ServeMux].
 func checkPrefix(prefix string) error {
-	if prefix != "" && !strings.HasPrefix(prefix, "/") || strings.ContainsAny(prefix, "{}") {
+	trimmed := strings.TrimRight(prefix, "/")
+	switch {
+	case trimmed == "":
+	case !strings.HasPrefix(prefix, "/"), strings.ContainsAny(prefix, "{}"):
 		return fmt.Errorf("prefix %q: want a path that begins with / and contains no braces", prefix)
+	case path.Clean(trimmed) != trimmed, strings.ContainsAny(prefix, "%?#* \t"):
+		return fmt.Errorf("prefix %q: want a plain path, such as /console, without the matcher's *", prefix)
 	}
 	return nil
 }
 
-// Cleanup stops River UI.
-func (c *Console) Cleanup() error {
-	if c.cancel != nil { // nil if Provision failed
-		c.cancel()
-	}
-	return nil
-}
-
-// ServeHTTP serves River UI.
-func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	path, ok := strings.CutPrefix(r.URL.Path, c.Prefix)
-	if !ok || path != "" && path[0] != '/' {
-		return next.ServeHTTP(w, r)
-	}
-	ui, err := c.handler()
-	if errors.Is(err, outbox.ErrNotReady) {
-		return caddyhttp.Error(http.StatusServiceUnavailable, err)
-	}
-	if err != nil {
-		return caddyhttp.Error(http.StatusInternalServerError, err)
-	}
-	if r.Method == http.MethodGet && strings.Trim(path, "/") == "" {
-		http.Redirect(w, r, c.Prefix+"/jobs?state="+c.startState(r.Context()), http.StatusFound)
-		return nil
-	}
-	ui.ServeHTTP(w, r)
-	return nil
-}
-
-// startState returns River's name of the state that needs most attention, among those
-// with any deliveries.
-func (c *Console) startState(ctx context.Context) string {
-	counts, _ := c.service.Outbox().Counts(ctx) // the page itself shows the error
-	states := make(map[outbox.State]int)
-	for _, count := range counts {
-		states[count.State] += count.N
-	}
-	for _, s := range []struct {
-		state outbox.State
-		river string
-	}{
-		{outbox.Dead, "discarded"},
-		{outbox.Retrying, "retryable"},
-		{outbox.Running, "running"},
-		{outbox.Pending, "available"},
-		{outbox.Delivered, "completed"},
-		{outbox.Discarded, "cancelled"},
-	} {
-		if states[s.state] > 0 {
-			return s.river
-		}
-	}
-	return "completed"
-}
-
-// handler returns River UI. The first request that finds the store open starts it.
-func (c *Console) handler() (http.Handler, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.ui != nil {
-		return c.ui, nil
-	}
-	ui, err := c.start()
-	if err == nil {
-		c.ui = ui
-	}
-	return ui, err
-}
-
-func (c *Console) start() (http.Handler, error) {
-	endpoints, err := c.service.Outbox().Endpoints()
-	if err != nil {
-		return nil, err
-	}
-	ui, err := riverui.NewHandler(&riverui.HandlerOpts{
-		Endpoints: endpoints, Logger: c.logger, Prefix: c.Prefix,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if err := ui.Start(c.ctx); err != nil {
-		return nil, err
-	}
-	mux := http.NewServeMux()
-	mux.Handle("/", ui)
-	mux.HandleFunc("POST "+c.Prefix+"/api/jobs/retry", c.retry)
-	// Browsers attach basic_auth credentials to cross-site requests.
-	return http.NewCrossOriginProtection().Handler(mux), nil
-}
-
-// retry replaces the endpoint of River UI, which gives a job only one more attempt.
-// Elsewhere, a retried delivery gets all its attempts again.
-func (c *Console) retry(w http.ResponseWriter, r *http.Request) {
-	var request struct {
-		IDs []json.Number `json:"ids"`
-	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&request); err != nil {
-		http.Error(w, "want the ids of jobs", http.StatusBadRequest)
+// warn warns of what makes the page more open, or the site more closed, than is likely meant.
+func (c *Console) warn() {
+	if !c.front.found {
 		return
 	}
-	for _, text := range request.IDs {
-		id, err := text.Int64()
-		if err == nil {
-			_, err = c.service.Retry(r.Context(), id)
-		}
-		if err != nil && !errors.Is(err, outbox.ErrState) && !errors.Is(err, outbox.ErrNotFound) {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
+	if c.Prefix == "" && !c.front.path && c.front.after {
+		c.logger.Warn("tim_console without a prefix answers every request that reaches it, so the handlers after it are not used; " +
+			"write tim_console /console, or put it in a handle block with a path")
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]string{"status": "ok"})
+	if c.front.auth == noAuth {
+		c.logger.Warn("tim_console has no authentication in front of it: whoever reaches the page can read stored payloads and change deliveries; " +
+			"put basic_auth before it, in the same block")
+	}
 }
 
-func parseConsole(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
-	c := new(Console)
-	if err := c.UnmarshalCaddyfile(h.Dispenser); err != nil {
-		return nil, err
+// ServeHTTP serves the page.
+func (c *Console) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	rest, ok := strings.CutPrefix(r.URL.Path, c.Prefix)
+	if !ok || rest != "" && rest[0] != '/' {
+		return next.ServeHTTP(w, r)
 	}
-	return h.NewRoute(nil, c), nil
-}
-
-// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
-//
-//	tim_console [<prefix>]
-func (c *Console) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
-	d.Next() // consume directive name
-	if d.NextArg() {
-		c.Prefix = d.Val()
-	}
-	if d.NextArg() {
-		return d.Errf("tim_console takes only a prefix, but got %q as well", d.Val())
-	}
-	if err := checkPrefix(c.Prefix); err != nil {
-		return d.Errf("tim_console: %v", err)
-	}
-	if d.NextBlock(0) {
-		return d.Errf("tim_console takes no block")
-	}
+	header := w.Header()
+	header.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; "+
+		"form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("X-Frame-Options", "DENY")
+	header.Set("Referrer-Policy", "same-origin")
+	header.Set("Cross-Origin-Opener-Policy", "same-origin")
+	header.Set("Cache-Control", "no-store")
+	c.handler.ServeHTTP(w, behind(r, c.Prefix, rest))
 	return nil
+}
+
+// routes returns the pages. Their paths are those behind the prefix.
+func (c *Console) routes() *http.ServeMux {
+	mux := http.NewServeMux()
+	handle := func(method, path string, serve func(*reply)) {
+		mux.HandleFunc(method+" "+path, func(w http.ResponseWriter, r *http.Request) { serve(c.newReply(w, r)) })
+	}
+	mux.HandleFunc("GET /assets/{file}", serveAsset)
+	handle("GET", "/{$}", c.overview)
+	handle("GET", "/live", c.live)
+	handle("GET", "/live/calls", c.stream)
+	handle("GET", "/deliveries", c.list)
+	handle("GET", "/deliveries/{id}", c.one)
+	handle("GET", "/deliveries/{id}/payload", c.payload)
+	handle("GET", "/deliveries/{id}/download", c.download)
+	for _, change := range []string{retry, discard} {
+		handle("GET", "/deliveries/{id}/"+change, c.confirmOne(change))
+		handle("POST", "/deliveries/{id}/"+change, c.change(c.changeOne(change)))
+		handle("GET", "/deliveries/all/"+change, c.confirmMany(change))
+		handle("POST", "/deliveries/all/"+change, c.change(c.changeMany(change)))
+	}
+	for _, change := range []string{pause, resume} {
+		handle("POST", "/queues/"+change, c.change(c.changeQueue(change)))
+	}
+	return mux
+}
+
+// baseKey is the key of the path of the page, as the browser sees it, without a slash at the
+// end.
+type baseKey struct{}
+
+// behind returns the request with the path behind the prefix.
+func behind(r *http.Request, prefix, rest string) *http.Request {
+	base := prefix
+	// In handle_path, the browser sees more of the path.
+	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && o.URL != nil {
+		if outer, ok := strings.CutSuffix(o.URL.Path, r.URL.Path); ok {
+			base = strings.TrimRight(outer, "/") + prefix
+		}
+	}
+	inner := r.WithContext(context.WithValue(r.Context(), baseKey{}, base))
+	u := *r.URL
+	u.Path, u.RawPath = "/"+strings.TrimPrefix(rest, "/"), ""
+	inner.URL = &u
+	return inner
+}
+
+// serve routes a request by the path behind the prefix.
+func (c *Console) serve(w http.ResponseWriter, r *http.Request) {
+	_, pattern := c.mux.Handler(r)
+	if pattern == "" || path.Clean(r.URL.Path) != r.URL.Path {
+		c.newReply(w, r).fail(http.StatusNotFound, "error.page")
+		return
+	}
+	c.mux.ServeHTTP(w, r)
+}
+
+func (c *Console) crossOrigin(w http.ResponseWriter, r *http.Request) {
+	c.newReply(w, r).fail(http.StatusForbidden, "error.origin")
 }
 
 // Interface guards
 var (
 	_ caddy.Provisioner           = (*Console)(nil)
-	_ caddy.CleanerUpper          = (*Console)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Console)(nil)
-	_ caddyfile.Unmarshaler       = (*Console)(nil)
 )

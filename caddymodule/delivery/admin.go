@@ -127,6 +127,16 @@ type QueueStatus struct {
 	OldestAgeSeconds float64              `json:"oldest_delivery_age_seconds"`
 	Ordered          bool                 `json:"ordered"`
 	Paused           bool                 `json:"paused"`
+
+	// AttemptsPerMinute is how many attempts ended on this node in the last minute.
+	AttemptsPerMinute int `json:"attempts_per_minute"`
+
+	// ConsecutiveFailures is how many of the last attempts on this node have failed since
+	// one did not.
+	ConsecutiveFailures int `json:"consecutive_failures"`
+
+	// LastFailure is that of the newest delivery that is dead, or to be retried.
+	LastFailure *outbox.Failure `json:"last_failure,omitempty"`
 }
 
 // Waiting returns the number of deliveries that await an attempt.
@@ -155,17 +165,27 @@ func (s *Service) Status(ctx context.Context) Status {
 	if err == nil {
 		paused, err = s.Outbox().Paused(ctx)
 	}
+	var failures map[outbox.Queue]outbox.Failure
+	if err == nil {
+		failures, err = s.Outbox().LastFailures(ctx)
+	}
 	if err = cmp.Or(s.Outbox().Err(), err); err != nil { // the first one says more
 		response.StoreError = err.Error()
 		return response
 	}
 	states, oldest := summary(counts)
 	response.Deliveries, response.OldestAgeSeconds = states, oldest.Seconds()
-	for _, q := range s.configuredQueues() {
+	for _, q := range s.Queues() {
 		states, oldest := summary(counts, q)
-		response.Queues = append(response.Queues, QueueStatus{
-			q.Guard, q.Consumer, states, oldest.Seconds(), s.optionsOf(q).Ordered, slices.Contains(paused, q),
-		})
+		status := QueueStatus{
+			Guard: q.Guard, Consumer: q.Consumer, Deliveries: states, OldestAgeSeconds: oldest.Seconds(),
+			Ordered: s.optionsOf(q).Ordered, Paused: slices.Contains(paused, q),
+		}
+		status.AttemptsPerMinute, status.ConsecutiveFailures = attemptsOf(q).now()
+		if f, failed := failures[q]; failed {
+			status.LastFailure = &f
+		}
+		response.Queues = append(response.Queues, status)
 	}
 	for queue, n := range s.unclaimed(counts) {
 		response.Unclaimed = append(response.Unclaimed, Unclaimed{queue.Guard, queue.Consumer, n})
@@ -182,34 +202,38 @@ func (s *Service) servePause(w http.ResponseWriter, r *http.Request, path []stri
 	if len(path) == 3 {
 		q.Consumer = path[1]
 	}
-	counts, err := s.Outbox().Counts(r.Context())
-	if err != nil {
+	what := path[len(path)-1]
+	if what != "pause" && what != "resume" {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("want pause or resume at the end of the path")}
+	}
+	if err := s.SetPaused(r.Context(), q, what == "pause"); err != nil {
 		return storeError(err)
+	}
+	return writeJSON(w, map[string]any{"guard": q.Guard, "consumer": q.Consumer, "paused": what == "pause"})
+}
+
+// ErrNoQueue is returned for a queue that neither the configuration nor the store has.
+var ErrNoQueue = errors.New("no running guard has this queue, and nothing is stored in it")
+
+// SetPaused pauses or resumes a queue.
+func (s *Service) SetPaused(ctx context.Context, q outbox.Queue, paused bool) error {
+	counts, err := s.Outbox().Counts(ctx)
+	if err != nil {
+		return err
 	}
 	has := func(c outbox.Count) bool { return c.Queue == q }
 	if s.guardOf(q) == nil && !slices.ContainsFunc(counts, has) {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("no running guard has this queue, and nothing is stored in it")}
+		return ErrNoQueue
 	}
-	switch path[len(path)-1] {
-	case "pause":
-		err = s.Outbox().Pause(r.Context(), q)
-	case "resume":
-		err = s.Outbox().Resume(r.Context(), q)
-	default:
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("want pause or resume at the end of the path")}
+	if paused {
+		return s.Outbox().Pause(ctx, q)
 	}
-	if err != nil {
-		return storeError(err)
-	}
-	return writeJSON(w, map[string]any{"guard": q.Guard, "consumer": q.Consumer, "paused": path[len(path)-1] == "pause"})
+	return s.Outbox().Resume(ctx, q)
 }
 
 // serveMany lists, retries or discards all deliveries that match the filters.
 func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) error {
-	filter, err := parseFilter(r.URL.RawQuery)
-	if err == nil {
-		err = s.checkFilter(r.Context(), filter)
-	}
+	filter, err := s.ParseFilter(r.Context(), r.URL.RawQuery)
 	if err != nil {
 		return err
 	}
@@ -229,7 +253,7 @@ func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) 
 	}
 	var done int
 	if retry {
-		done, err = s.Outbox().RetryAll(r.Context(), filter, s.optionsOf)
+		done, err = s.RetryAll(r.Context(), filter)
 	} else {
 		done, err = s.Outbox().DiscardAll(r.Context(), filter)
 	}
@@ -237,6 +261,16 @@ func (s *Service) serveMany(w http.ResponseWriter, r *http.Request, retry bool) 
 		return storeError(fmt.Errorf("after %d deliveries: %w", done, err))
 	}
 	return writeJSON(w, map[string]int{"deliveries": done})
+}
+
+// ParseFilter parses the filters in the query. An error is a [caddy.APIError] that says what
+// is wrong, or that the store failed.
+func (s *Service) ParseFilter(ctx context.Context, rawQuery string) (outbox.Filter, error) {
+	filter, err := parseFilter(rawQuery)
+	if err == nil {
+		err = s.checkFilter(ctx, filter)
+	}
+	return filter, err
 }
 
 // parseFilter parses the filters in the query.
@@ -284,7 +318,7 @@ func parseFilter(rawQuery string) (f outbox.Filter, err error) {
 // checkFilter rejects names of guards and consumers that neither the configuration nor the
 // store has.
 func (s *Service) checkFilter(ctx context.Context, f outbox.Filter) error {
-	queues := s.configuredQueues()
+	queues := s.Queues()
 	if f.Guard == "" && f.Consumer == "" || slices.ContainsFunc(queues, f.Names) {
 		return nil
 	}
@@ -347,7 +381,7 @@ func badRequest(format string, args ...any) error {
 func storeError(err error) error {
 	code := http.StatusServiceUnavailable
 	switch {
-	case errors.Is(err, outbox.ErrNotFound):
+	case errors.Is(err, outbox.ErrNotFound), errors.Is(err, ErrNoQueue):
 		code = http.StatusNotFound
 	case errors.Is(err, outbox.ErrState):
 		code = http.StatusConflict

@@ -44,6 +44,7 @@ func (s *Service) deliver(ctx context.Context, a outbox.Attempt) error {
 // ended records the outcome of an attempt.
 func (s *Service) ended(a outbox.Attempt, took time.Duration, err error) {
 	s.countAttempt(a, err)
+	attemptsOf(outbox.Queue{Guard: a.Guard, Consumer: a.Consumer}).note(err)
 	s.queues.note(outbox.Queue{Guard: a.Guard, Consumer: a.Consumer}, err)
 	if err == nil {
 		s.logger.Info("delivered",

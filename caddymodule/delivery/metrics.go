@@ -90,7 +90,7 @@ func (c *countsCollector) Collect(ch chan<- prometheus.Metric) {
 	if !ok {
 		return
 	}
-	for _, q := range s.configuredQueues() {
+	for _, q := range s.Queues() {
 		states, oldest := summary(counts, q)
 		for state, n := range states {
 			gauge(c.deliveries, float64(n), q.Guard, q.Consumer, string(state))

@@ -258,8 +258,8 @@ func (s *Service) isAmbiguous(name string) bool {
 	return slices.ContainsFunc(guards, func(g *caddymodule.Guard) bool { return g.ConfigHash != guards[0].ConfigHash })
 }
 
-// configuredQueues returns the queues of all guards, in order.
-func (s *Service) configuredQueues() []outbox.Queue {
+// Queues returns the queues of all guards, in order.
+func (s *Service) Queues() []outbox.Queue {
 	var queues []outbox.Queue
 	for name, guards := range s.guards {
 		if s.isAmbiguous(name) {
@@ -391,8 +391,14 @@ func (s *Service) Retry(ctx context.Context, id int64) (outbox.Delivery, error) 
 	return s.Outbox().Retry(ctx, id, s.optionsOf)
 }
 
-// isOpen reports whether the app uses its store.
-func (s *Service) isOpen() bool {
+// RetryAll makes all deliveries that match the filter due immediately, with all their
+// attempts again, and returns their number.
+func (s *Service) RetryAll(ctx context.Context, f outbox.Filter) (int, error) {
+	return s.Outbox().RetryAll(ctx, f, s.optionsOf)
+}
+
+// IsOpen reports whether the app uses its store, because callbacks are or were stored.
+func (s *Service) IsOpen() bool {
 	s.open.mu.Lock()
 	defer s.open.mu.Unlock()
 	return s.open.outbox != nil
@@ -406,7 +412,7 @@ func running() *Service {
 	if err != nil {
 		return nil
 	}
-	if s, ok := app.(*Service); ok && s.isOpen() {
+	if s, ok := app.(*Service); ok && s.IsOpen() {
 		return s
 	}
 	return nil
@@ -430,7 +436,7 @@ func (s *Service) Handle(context.Context, caddy.Event) error {
 		return nil
 	}
 	queues := make(map[outbox.Queue]outbox.QueueConfig)
-	for _, q := range s.configuredQueues() {
+	for _, q := range s.Queues() {
 		queues[q] = s.queueConfig(q)
 	}
 	var err error
@@ -519,7 +525,7 @@ func (s *Service) Cleanup() error {
 	if err := s.Stop(); err != nil {
 		return err
 	}
-	if s.isOpen() {
+	if s.IsOpen() {
 		s.release()
 	}
 	return nil

@@ -15,13 +15,10 @@ package outbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"riverqueue.com/riverui/uiendpoints"
 )
 
 var (
@@ -160,15 +157,6 @@ func (o *Outbox) Ready() <-chan struct{} { return o.ready }
 // Abandoned returns the number of attempts that are still running although their timeout
 // is over.
 func (o *Outbox) Abandoned() int { return int(o.abandoned.Load()) }
-
-// Endpoints returns River UI's endpoints for the store. It returns ErrNotReady if the store
-// is not open yet.
-func (o *Outbox) Endpoints() (uiendpoints.Bundle, error) {
-	if err := o.usable(); err != nil {
-		return nil, fmt.Errorf("console: %w", err)
-	}
-	return o.store.endpoints(), nil
-}
 
 // Close stops all background work, waits until the outcomes of finished attempts are
 // stored, and closes the store. It cancels running attempts, so call [Workers.Stop]

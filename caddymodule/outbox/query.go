@@ -232,3 +232,42 @@ func (o *Outbox) Counts(ctx context.Context) ([]Count, error) {
 	}
 	return counts, nil
 }
+
+// CountAll counts the stored callbacks that the filter selects, whatever its limit.
+func (o *Outbox) CountAll(ctx context.Context, f Filter) (int, error) {
+	where, args, err := f.where(o.timeOf)
+	if err != nil {
+		return 0, err
+	}
+	var rows []struct {
+		N int `json:"n"`
+	}
+	err = o.selectJSON(ctx, &rows, []string{"n"}, nil, "SELECT count(*) AS n FROM river_job WHERE "+where, args...)
+	if err != nil || len(rows) == 0 {
+		return 0, err
+	}
+	return rows[0].N, nil
+}
+
+// LastFailures returns the last failure of each queue's newest callback that is dead, or
+// awaits an attempt after a failed one.
+func (o *Outbox) LastFailures(ctx context.Context) (map[Queue]Failure, error) {
+	var rows []struct {
+		Queue  string                   `json:"queue"`
+		Errors []rivertype.AttemptError `json:"errors"`
+	}
+	err := o.selectJSON(ctx, &rows, []string{"queue"}, []string{"errors"}, fmt.Sprintf(
+		"SELECT queue, %s AS errors FROM river_job WHERE id IN (SELECT max(id) FROM river_job WHERE state IN (%s) GROUP BY queue)",
+		o.store.Errors, quoted([]rivertype.JobState{rivertype.JobStateDiscarded, rivertype.JobStateRetryable})))
+	if err != nil {
+		return nil, err
+	}
+	failures := make(map[Queue]Failure)
+	for _, r := range rows {
+		if n := len(r.Errors); n > 0 {
+			e := r.Errors[n-1]
+			failures[queueOf(r.Queue)] = Failure{At: e.At, Attempt: e.Attempt, Error: e.Error}
+		}
+	}
+	return failures, nil
+}

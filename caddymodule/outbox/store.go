@@ -12,8 +12,6 @@ import (
 	"github.com/riverqueue/river/riverdriver"
 	"github.com/riverqueue/river/rivermigrate"
 	"github.com/riverqueue/river/rivertype"
-	"riverqueue.com/riverui"
-	"riverqueue.com/riverui/uiendpoints"
 )
 
 // Database describes what a store needs of a database besides its River driver.
@@ -69,7 +67,6 @@ type Store struct {
 	read      riverdriver.Executor // queries, without delaying inserts
 	migrate   func(context.Context, *slog.Logger) error
 	newWorker func(*river.Config, *Workers) (client, error)
-	endpoints func() uiendpoints.Bundle
 }
 
 // client is a River client of any driver. River's own type has the driver's transaction
@@ -89,10 +86,6 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 	if err != nil {
 		return Store{}, err
 	}
-	ui, err := newClient(read, logger)
-	if err != nil {
-		return Store{}, err
-	}
 	return Store{
 		Database: d,
 		put:      put, write: write.GetExecutor(), read: read.GetExecutor(),
@@ -107,12 +100,10 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 		newWorker: func(c *river.Config, w *Workers) (client, error) {
 			return river.NewClient(workingDriver[TTx]{write, w}, c)
 		},
-		endpoints: func() uiendpoints.Bundle { return riverui.NewEndpoints(ui, nil) },
 	}, nil
 }
 
-// newClient returns a client that inserts, lists and updates jobs but does not work
-// them.
+// newClient returns a client that inserts jobs but does not work them.
 func newClient[TTx any](driver riverdriver.Driver[TTx], logger *slog.Logger) (*river.Client[TTx], error) {
 	return river.NewClient(driver, &river.Config{
 		Logger: slog.New(newQuietHandler(logger.Handler(), func() bool { return true })),

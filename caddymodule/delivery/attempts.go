@@ -1,0 +1,59 @@
+// SPDX-FileCopyrightText: 2026 The timguard authors
+// SPDX-License-Identifier: Apache-2.0
+
+package delivery
+
+import (
+	"sync"
+	"time"
+
+	"github.com/timguard/timguard/caddymodule/outbox"
+)
+
+// attempts counts the attempts of a queue on this node.
+type attempts struct {
+	mu      sync.Mutex
+	seconds [60]struct {
+		unix int64
+		n    int
+	}
+	failed int // consecutive ones
+}
+
+// attemptsByQueue holds the *attempts of each queue. It lives as long as the process, so that
+// counts survive a reload.
+var attemptsByQueue sync.Map
+
+func attemptsOf(q outbox.Queue) *attempts {
+	a, _ := attemptsByQueue.LoadOrStore(q, new(attempts))
+	return a.(*attempts)
+}
+
+// note counts an attempt that has ended.
+func (a *attempts) note(err error) {
+	unix := time.Now().Unix()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	second := &a.seconds[unix%int64(len(a.seconds))]
+	if second.unix != unix {
+		second.unix, second.n = unix, 0
+	}
+	second.n++
+	if a.failed++; err == nil {
+		a.failed = 0
+	}
+}
+
+// now returns the number of attempts in the last minute, and how many have failed since one
+// did not.
+func (a *attempts) now() (perMinute, failed int) {
+	unix := time.Now().Unix()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, second := range a.seconds {
+		if unix-second.unix < int64(len(a.seconds)) {
+			perMinute += second.n
+		}
+	}
+	return perMinute, a.failed
+}
