@@ -170,7 +170,11 @@ func (b *tab) picture(name string) {
 	if dir == "" {
 		return
 	}
-	png, err := chromedp.Run(b.ctx, chromedp.FullScreenshot(100))
+	shoot := chromedp.FullScreenshot(100)
+	if eval[int](b, "document.documentElement.scrollHeight") > 5000 {
+		shoot = chromedp.CaptureScreenshot()
+	}
+	png, err := chromedp.Run(b.ctx, shoot)
 	b.check(err)
 	b.check(os.WriteFile(filepath.Join(dir, name+".png"), png, 0o600))
 }

@@ -87,7 +87,7 @@ function live() {
 		}
 		put(conversation.firstElementChild, values.conversation, true);
 		put(detail.firstElementChild, call.detail ? values.path : "", false);
-		put(detail.lastElementChild, call.detail, true);
+		put(detail.lastElementChild, (call.detail && values.path ? ": " : "") + (call.detail || ""), true);
 		duration.textContent = took(call.duration);
 		return r;
 	}
