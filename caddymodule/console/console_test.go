@@ -392,7 +392,7 @@ func TestEndToEndDeliveryConsoleHostilePayload(t *testing.T) {
 	s.Start(t)
 	const script = "<script>alert(1)</script>"
 	large := strings.Repeat("x", 1<<20)
-	payload := `{"CallbackCommand":"Group.CallbackAfterRecallMsg","GroupId":"` + script + `\u202e","Operator_Account":"a‮b</pre><img src=x onerror=alert(1)>",` +
+	payload := `{"CallbackCommand":"Group.CallbackAfterRecallMsg","GroupId":"` + script + `\u202e","Operator_Account":"a` + "\u202e" + `b</pre><img src=x onerror=alert(1)>",` +
 		`"Type":"Public","MsgSeqList":[{"MsgSeq":1}],"EventTime":1670574414123`
 	p := guardtest.NewPoster(t, s.Listen)
 	for _, body := range []string{payload + "}", payload + `,"Extra":"` + large + `"}`} {
@@ -413,7 +413,7 @@ func TestEndToEndDeliveryConsoleHostilePayload(t *testing.T) {
 				t.Errorf("%s has %d bytes", page, len(body))
 			}
 		}
-		body := v.want(http.StatusOK, path+"/payload", `<span class="hidden-char">U+202E</span>`)
+		body := v.want(http.StatusOK, path+"/payload", `<span class="hidden-char">U&#43;202E</span>`)
 		if large := i == 0; strings.Contains(body, "64 KiB of 1.0 MiB") != large {
 			t.Errorf("item %d: it is said to be cut off, or not", i)
 		}

@@ -182,7 +182,7 @@ func (c *Console) showOne(p *reply, withPayload bool) {
 		p.log("payload shown", d)
 		view.Payload = payloadOf(d.Callback.Body)
 	}
-	p.show(http.StatusOK, "delivery", page{Section: "deliveries", Title: p.lang.t("delivery.title", d.ID), Notice: p.notice(), Data: view})
+	p.show(http.StatusOK, "delivery", page{Section: "deliveries", Title: p.lang.t("delivery.title", strconv.FormatInt(d.ID, 10)), Notice: p.notice(), Data: view})
 }
 
 // download answers with a body, byte for byte.
