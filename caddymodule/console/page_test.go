@@ -4,7 +4,8 @@
 package console
 
 import (
-	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -42,36 +43,35 @@ func TestTextsAreInBothLanguages(t *testing.T) {
 	}
 }
 
-// used are the keys of texts in a file: whole ones, and the beginnings of others.
-func usedKeys(text string) (keys []string) {
-	for _, m := range regexp.MustCompile(`\bt "([a-z0-9.]+)"|"([a-z]+(?:\.[a-z0-9]+)+)"|word "([a-z.]+)"|shares "([a-z]+)"|options "([a-z.]+)"|"([a-z]+\.)"|(?:"|\x60)([a-z]+\.)\$?(?:"|\{)?`).FindAllStringSubmatch(text, -1) {
-		for _, key := range m[1:] {
-			if key != "" {
-				keys = append(keys, key)
+// sources returns the text of all templates and of the package, but for texts and tests.
+func sources(t *testing.T) (all string) {
+	t.Helper()
+	for _, pattern := range []string{"templates/*.html", "*.go", "assets/*.js"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			if file == "texts.go" || strings.HasSuffix(file, "_test.go") {
+				continue
 			}
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += string(data)
 		}
 	}
-	return keys
+	return all
 }
 
 func TestTextsAreThoseThatAreUsed(t *testing.T) {
 	t.Parallel()
-	files, err := fs.Glob(templateFiles, "templates/*.html")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var keys []string
-	for _, file := range files {
-		data, err := templateFiles.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	all := sources(t)
+	for _, m := range regexp.MustCompile(`\bt "([a-z0-9.]+)"`).FindAllStringSubmatch(all, -1) {
+		if _, known := texts[m[1]]; !known {
+			t.Errorf("no text %s", m[1])
 		}
-		for _, m := range regexp.MustCompile(`\bt "([a-z0-9.]+)"`).FindAllStringSubmatch(string(data), -1) {
-			if _, known := texts[m[1]]; !known {
-				t.Errorf("%s: no text %s", file, m[1])
-			}
-		}
-		keys = append(keys, usedKeys(string(data))...)
 	}
 	for _, reason := range callback.Reasons() {
 		if _, known := texts["reason."+string(reason)]; !known {
@@ -83,10 +83,12 @@ func TestTextsAreThoseThatAreUsed(t *testing.T) {
 			t.Errorf("no text or color for the state %s", state)
 		}
 	}
-	inGo := []string{"error.", "done.", "confirm.", "live.", "zone.", "result.", "unit.", "action.", "fallback.", "reason.", "state.", "store.", "filter.", "queue.", "mode.", "nav.", "delivery."}
 	for key := range texts {
-		isUsed := func(used string) bool { return key == used || strings.HasSuffix(used, ".") && strings.HasPrefix(key, used) }
-		if !slices.ContainsFunc(keys, isUsed) && !slices.ContainsFunc(inGo, isUsed) {
+		isUsed := strings.Contains(all, `"`+key+`"`)
+		for i, r := range key {
+			isUsed = isUsed || r == '.' && (strings.Contains(all, `"`+key[:i]+`"`) || strings.Contains(all, `"`+key[:i+1]))
+		}
+		if !isUsed {
 			t.Errorf("the text %s is not used", key)
 		}
 	}

@@ -19,7 +19,6 @@ var texts = map[string][2]string{
 	"zone.local":   {"Times are local (%s).", "时间为本地时间（%s）。"},
 	"updated":      {"As of %s", "截至 %s"},
 	"none":         {"–", "–"},
-	"refresh":      {"Refresh", "刷新"},
 
 	"open.title": {"Nobody has signed in.", "未经登录即可访问。"},
 	"open.text": {
@@ -226,7 +225,6 @@ var texts = map[string][2]string{
 	"delivery.payload":      {"Payload", "回调内容"},
 	"delivery.payload.show": {"Show the payload", "显示内容"},
 	"delivery.payload.text": {"It contains what users wrote. Showing it is logged.", "其中有用户消息；查看会记入日志。"},
-	"delivery.payload.size": {"%s", "%s"},
 	"delivery.payload.cut":  {"The first %s of %s are shown.", "共 %[2]s，仅显示前 %[1]s。"},
 	"delivery.payload.get":  {"Download", "下载"},
 	"delivery.unreadable":   {"The payload is encrypted with a key that is not configured.", "内容已加密，当前配置没有对应的密钥。"},
