@@ -276,6 +276,7 @@ func TestEndToEndDeliveryConsoleChangesInABrowser(t *testing.T) {
 	b.click(`form[action$="/queues/pause"] input[value="archive"] ~ button`)
 	b.wantText("main", "The queue is paused")
 	b.wantText("main", "paused")
+	time.Sleep(2500 * time.Millisecond) // until the workers have noticed
 
 	b.open("/deliveries?state=dead")
 	if rows := eval[int](b, "document.querySelectorAll('.rows tbody tr').length"); rows != 3 {

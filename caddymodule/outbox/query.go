@@ -45,9 +45,15 @@ func (f Filter) Names(q Queue) bool {
 	return (f.Guard == "" || f.Guard == q.Guard) && (f.Consumer == "" || f.Consumer == q.Consumer || f.Consumer == Own && q.Consumer == "")
 }
 
+// filterIndexes let the rows of a command or conversation be found among any number.
+var filterIndexes = []string{
+	"CREATE INDEX IF NOT EXISTS river_job_tim_callback_command ON river_job ((args->>'command'), id)",
+	"CREATE INDEX IF NOT EXISTS river_job_tim_callback_conversation ON river_job ((" + conversationOf + "), id)",
+}
+
 // where returns the filter as an SQL condition, with its arguments.
-func (f Filter) where(timeOf func(column string) string) (string, []any, error) {
-	conditions, args := []string{"kind = '" + kind + "'"}, []any{}
+func (o *Outbox) where(f Filter) (string, []any, error) {
+	conditions, args := []string{"id > 0"}, []any{}
 	add := func(condition string, arg any) { // ? is replaced by the placeholder of arg
 		args = append(args, arg)
 		conditions = append(conditions, strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1))
@@ -88,7 +94,7 @@ func (f Filter) where(timeOf func(column string) string) (string, []any, error) 
 		add("id < ?", f.Before)
 	}
 	if !f.Since.IsZero() {
-		add(timeOf("created_at")+" >= ?", f.Since.UTC().Format(timeFormat))
+		add(o.timeOf("created_at")+" >= ?", f.Since.UTC().Format(timeFormat))
 	}
 	return strings.Join(conditions, " AND "), args, nil
 }
@@ -139,7 +145,7 @@ func (o *Outbox) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	if err := o.usable(); err != nil {
 		return nil, err
 	}
-	where, args, err := f.where(o.timeOf)
+	where, args, err := o.where(f)
 	if err != nil {
 		return nil, err
 	}
@@ -147,8 +153,8 @@ func (o *Outbox) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	columns := []string{"id", "state", "attempt", "max_attempts", "created_at", "scheduled_at", "finalized_at"}
 	err = o.selectJSON(ctx, &rows, columns, []string{"errors", "args"}, fmt.Sprintf(
 		"SELECT id, state, attempt, max_attempts, %s AS created_at, %s AS scheduled_at, %s AS finalized_at, %s AS errors, %s AS args"+
-			// The rest is not read of rows that the limit leaves out.
-			" FROM river_job WHERE id IN (SELECT id FROM river_job WHERE %s ORDER BY id DESC LIMIT %d) ORDER BY id DESC",
+			// The inner query sorts no payloads, and may need nothing but an index.
+			" FROM river_job WHERE kind = '"+kind+"' AND id IN (SELECT id FROM river_job WHERE %s ORDER BY id DESC LIMIT %d) ORDER BY id DESC",
 		o.timeOf("created_at"), o.timeOf("scheduled_at"), o.timeOf("finalized_at"), o.store.Errors, o.store.Arguments,
 		where, min(cmp.Or(f.Limit, 100), maxListed)), args...)
 	if err != nil {
@@ -235,7 +241,10 @@ func (o *Outbox) Counts(ctx context.Context) ([]Count, error) {
 
 // CountAll counts the stored callbacks that the filter selects, whatever its limit.
 func (o *Outbox) CountAll(ctx context.Context, f Filter) (int, error) {
-	where, args, err := f.where(o.timeOf)
+	if err := o.usable(); err != nil {
+		return 0, err
+	}
+	where, args, err := o.where(f)
 	if err != nil {
 		return 0, err
 	}
@@ -252,6 +261,9 @@ func (o *Outbox) CountAll(ctx context.Context, f Filter) (int, error) {
 // LastFailures returns the last failure of each queue's newest callback that is dead, or
 // awaits an attempt after a failed one.
 func (o *Outbox) LastFailures(ctx context.Context) (map[Queue]Failure, error) {
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
 	var rows []struct {
 		Queue  string                   `json:"queue"`
 		Errors []rivertype.AttemptError `json:"errors"`

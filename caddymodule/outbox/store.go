@@ -94,8 +94,15 @@ func NewStore[TTx any](d Database, write, read riverdriver.Driver[TTx], logger *
 			if err != nil {
 				return err
 			}
-			_, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil)
-			return err
+			if _, err = m.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
+				return err
+			}
+			for _, index := range filterIndexes {
+				if err := write.GetExecutor().Exec(ctx, index); err != nil {
+					return err
+				}
+			}
+			return nil
 		},
 		newWorker: func(c *river.Config, w *Workers) (client, error) {
 			return river.NewClient(workingDriver[TTx]{write, w}, c)
