@@ -134,14 +134,13 @@ func (b *tab) open(path string) {
 	b.check(chromedp.Do(b.ctx, chromedp.Navigate("http://"+b.site.Listen+"/console"+path)))
 }
 
-// click follows a link or presses a button, waits for the next page, and returns its status.
-func (b *tab) click(selector string) int64 {
+// click follows a link or presses a button, and waits for the next page.
+func (b *tab) click(selector string) {
 	b.Helper()
-	response, err := chromedp.RunResponse(b.ctx, chromedp.Click(chromedp.CSS(selector)))
+	_, err := chromedp.RunResponse(b.ctx, chromedp.Click(chromedp.CSS(selector)))
 	if err != nil {
 		b.Fatalf("%s: %v", selector, err)
 	}
-	return response.Status
 }
 
 // text returns the text of an element as it is seen.

@@ -64,7 +64,7 @@ func (c *Console) changeOne(change string) func(*reply) {
 		if !ok {
 			return
 		}
-		changed := d
+		var changed outbox.Delivery
 		var err error
 		if change == retry {
 			changed, err = c.stored().Retry(p.r.Context(), d.ID)

@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -52,9 +53,7 @@ func (v *visitor) do(method, path string, form url.Values) (resp *http.Response,
 		v.Fatal(err)
 	}
 	req.SetBasicAuth(operator, password)
-	for name, values := range v.header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, v.header)
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
@@ -427,7 +426,7 @@ func TestEndToEndConsoleStream(t *testing.T) {
 	s.Global = "grace_period 60s"
 	s.Start(t)
 	p := guardtest.NewPoster(t, s.Listen)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Listen+"/console/live/calls?last=10&bodies=1", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.Listen+"/console/live/calls?last=10&bodies=1", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}

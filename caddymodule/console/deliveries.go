@@ -38,7 +38,7 @@ type list struct {
 func (l list) Bulk() template.URL {
 	query := cloned(l.Query)
 	query.Del("before")
-	return template.URL(query.Encode()) //nolint:gosec // encoded
+	return encoded(query)
 }
 
 // Sinces are the times that can be chosen, and the one that is in the address.

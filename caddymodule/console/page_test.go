@@ -31,7 +31,7 @@ func TestTextsAreInBothLanguages(t *testing.T) {
 		if pair[english] == pair[chinese] && !slices.Contains(sameInBoth, key) {
 			t.Errorf("%s is %q in both languages", key, pair[english])
 		}
-		for _, form := range strings.Split(pair[english], "|") {
+		for form := range strings.SplitSeq(pair[english], "|") {
 			if en, zh := len(verbs.FindAllString(form, -1)), len(verbs.FindAllString(pair[chinese], -1)); en != zh {
 				t.Errorf("%s has %d arguments in English and %d in Chinese", key, en, zh)
 			}

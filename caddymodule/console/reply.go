@@ -109,7 +109,7 @@ func (p *reply) switchLang() bool {
 	if !query.Has("lang") || p.r.Method != http.MethodGet {
 		return false
 	}
-	http.SetCookie(p.w, &http.Cookie{
+	http.SetCookie(p.w, &http.Cookie{ //nolint:gosec // it is Secure if the page is
 		Name: langCookie, Value: p.Lang(), Path: p.base + "/", MaxAge: 365 * 24 * 3600, HttpOnly: true, Secure: p.r.TLS != nil, SameSite: http.SameSiteLaxMode,
 	})
 	query.Del("lang")
@@ -129,8 +129,8 @@ type failure struct {
 	Detail string // what the program says, if that is more
 }
 
-func (p *reply) fail(status int, text string, args ...any) {
-	p.show(status, "error", page{Title: p.lang.t("error.title"), Data: failure{Text: p.lang.t(text, args...)}})
+func (p *reply) fail(status int, text string) {
+	p.show(status, "error", page{Title: p.lang.t("error.title"), Data: failure{Text: p.lang.t(text)}})
 }
 
 // failWith shows an error of the store, or of what was asked of it.

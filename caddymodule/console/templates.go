@@ -51,7 +51,7 @@ func (l lang) funcs() template.FuncMap {
 		"t": l.t, "word": l.word, "number": number, "duration": l.duration, "ms": milliseconds, "skew": func(s *float64) string { return skew(*s) }, "isOff": isOff, "size": size,
 		"segments": segments, "at": func(t time.Time) stamp { return timeOf(t, time.Now()) },
 		"asset": func(name string) string { return name + "?v=" + versions[name] },
-		"query": func(q url.Values) template.URL { return template.URL(q.Encode()) }, "several": severalGuards,
+		"query": encoded, "several": severalGuards,
 		"queue": l.queue, "condition": conditionOf, "lastError": lastError, "result": resultOf, "words": l.words,
 		"shares": func(group, mark string, of []share) shares { return shares{group, mark, of} },
 		"rows": func(base, label string, several bool, of []outbox.Delivery) rows {
@@ -92,9 +92,14 @@ func used(tokens []caddymodule.TokenUse) string {
 	return strings.Join(positions, ", ")
 }
 
+// encoded returns a query as a part of an address.
+func encoded(query url.Values) template.URL {
+	return template.URL(query.Encode()) //nolint:gosec // nothing is left to escape
+}
+
 // queueQuery returns the filters for a queue.
 func queueQuery(guard, consumer string) template.URL {
-	return template.URL(url.Values{"guard": {guard}, "consumer": {cmp.Or(consumer, outbox.Own)}}.Encode()) //nolint:gosec // encoded
+	return encoded(url.Values{"guard": {guard}, "consumer": {cmp.Or(consumer, outbox.Own)}})
 }
 
 // filterWord returns the value of a filter for readers.

@@ -39,7 +39,8 @@ func (a *attempts) note(err error) {
 		second.unix, second.n = unix, 0
 	}
 	second.n++
-	if a.failed++; err == nil {
+	a.failed++
+	if err == nil {
 		a.failed = 0
 	}
 }
@@ -50,8 +51,8 @@ func (a *attempts) now() (perMinute, failed int) {
 	unix := time.Now().Unix()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, second := range a.seconds {
-		if unix-second.unix < int64(len(a.seconds)) {
+	for i := range a.seconds {
+		if second := &a.seconds[i]; unix-second.unix < int64(len(a.seconds)) {
 			perMinute += second.n
 		}
 	}
