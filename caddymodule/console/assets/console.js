@@ -109,6 +109,9 @@ function live() {
 			}
 			fragment.append(r);
 		}
+		if (first) {
+			body.replaceChildren(); // the stream begins with all of them, and more
+		}
 		first = false;
 		waiting = [];
 		body.prepend(fragment);
@@ -124,9 +127,6 @@ function live() {
 	source.onerror = () => { connected = false; say(); };
 	source.onmessage = (event) => {
 		const id = event.lastEventId;
-		if (first && waiting.length === 0) {
-			body.replaceChildren(); // the stream begins with all of them, and more
-		}
 		if (seen.has(id)) {
 			return;
 		}
