@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"regexp"
 
-	"github.com/caddyserver/caddy/v2"
+	"github.com/timguard/timguard/caddymodule/internal/option"
 )
 
 // auth matches placeholders that contain the Sign, which is valid for others to use.
@@ -24,10 +24,10 @@ func CheckText(option, text string) error {
 
 // Setting returns the text of an option that is the same for all messages, with placeholders
 // such as {env.NAME} replaced. Errors contain the names of placeholders, but no values.
-func Setting(option, text string) (string, error) {
-	got, err := caddy.NewReplacer().ReplaceOrErr(text, true, true)
+func Setting(name, text string) (string, error) {
+	got, err := option.Expand(text)
 	if err != nil {
-		return "", fmt.Errorf("%s: %w; it must have a value in the environment or files of the running server: a reload cannot add a variable", option, err)
+		return "", fmt.Errorf("%s: %w", name, err)
 	}
 	return got, nil
 }

@@ -40,7 +40,8 @@ type Store struct {
 	// The connection string or URL. It may be a placeholder such as
 	// `{env.DATABASE_URL}`. The database, or the schema in its search_path, must not
 	// contain any other River jobs, which would be maintained as callbacks. The
-	// parameter `pool_max_conns` is the maximum number of connections. Default: 8.
+	// parameter `pool_max_conns` is the maximum number of connections. Default: 8, or
+	// the number of CPUs if that is more.
 	DSN string `json:"dsn,omitempty"`
 
 	resolved string // unexported, because it holds a password
