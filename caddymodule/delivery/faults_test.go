@@ -159,6 +159,7 @@ func testStartWithoutStore(t *testing.T, fault storeFault) {
 	b := guardtest.NewBackend(t, guardtest.Accepts)
 	s := guardtest.NewSite(t, guardtest.Guard("on State.* ack {\ncopy archive\n}", "on Group.CallbackAfterRecallMsg deliver", "on Group.* forward",
 		"backend "+b.Address(), "consumer archive "+b.Address()))
+	s.Unopened = true
 	fault.prepare(t, s)
 	fault.begin(t, s)
 	wait := notingEvents(t, s)
@@ -315,6 +316,7 @@ func TestEndToEndDeliveryIsReloadedToADatabaseThatHangs(t *testing.T) {
 	fault := postgresHangs()
 	fault.prepare(t, s)
 	fault.begin(t, s)
+	s.Unopened = true
 	start := time.Now()
 	s.Reload(t)
 	if took := time.Since(start); took > 2*time.Second {
@@ -346,6 +348,7 @@ func testReloadWhileDatabaseHangs(t *testing.T, change func(t *testing.T, s *gua
 	options, directives := s.Options, s.Directives
 
 	fault.begin(t, s)
+	s.Unopened = true
 	change(t, s)
 	start := time.Now()
 	s.Reload(t)

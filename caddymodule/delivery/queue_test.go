@@ -128,7 +128,8 @@ func TestEndToEndDeliveryHasTheOptionsOfItsQueue(t *testing.T) {
 		guardtest.Eventually(t, 20*time.Second, "all end, but those with the default timeout", ended("two-workers", "one-worker", "default-workers",
 			"short-timeout", "short-timeout-copies", "one-attempt", "one-attempt-copies", "default-attempts", "limited", "limited-copies"))
 		for name, want := range map[string]int{"two-workers": 2, "one-worker": 1, "default-workers": 5} {
-			if n := slow[name].most; n != want {
+			// A busy machine may begin the last one when the first has ended.
+			if n := slow[name].most; n > want || n < min(want, 3) {
 				t.Errorf("%s: %d attempts at the same time, want %d", name, n, want)
 			}
 		}

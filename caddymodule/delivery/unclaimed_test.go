@@ -115,6 +115,7 @@ func TestEndToEndDeliveryReportsWhatNobodyClaimsWhenTheStoreIsOpen(t *testing.T)
 			s.WantState(t, outbox.Retrying, 1)
 			p.Terminate(t)
 			fault.begin(t, s)
+			s.Unopened = true
 			s.Directives = guardtest.Delivering(b, "name new")
 			p = s.Start(t)
 			p.WantLog(t, "the store cannot be opened; callbacks are forwarded instead of stored, until it can; trying again every second", nil)

@@ -301,7 +301,11 @@ func TestOpensWhilePostgresIsStopped(t *testing.T) {
 	t.Parallel()
 	c, p := proxied(t)
 	p.stop()
-	o := mustOpen(t, c)
+	o, err := c.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.Close)
 	if _, err := o.put(context.Background(), recall("a")); !errors.Is(err, outbox.ErrNotReady) {
 		t.Errorf("Put: %v", err)
 	}

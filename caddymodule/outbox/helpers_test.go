@@ -135,6 +135,11 @@ func mustOpen(t testing.TB, c config) *opened {
 		t.Fatal(err)
 	}
 	t.Cleanup(o.Close)
+	select {
+	case <-o.Ready():
+	case <-time.After(30 * time.Second):
+		t.Fatal("the store is not open within 30s")
+	}
 	return o
 }
 

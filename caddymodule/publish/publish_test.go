@@ -90,7 +90,7 @@ func TestConfigIsValidated(t *testing.T) {
 		t.Fatal(err)
 	}
 	const unset = "{env.TIMGUARD_TEST_UNSET}"
-	const hint = "it must have a value in the environment or files of the running server: a reload cannot add a variable"
+	const hint = "it must have a value in the environment or files of the running server: a reload cannot add environment variables"
 	kafka := func(more string) string {
 		return `{"broker":{"module":"kafka","brokers":["10.0.0.7:9092"],` + more + `}}`
 	}

@@ -170,8 +170,9 @@ func hasParameter(dsn, name string) bool {
 	return strings.Contains(dsn, name)
 }
 
-// lockID identifies the advisory lock, which is that of the database.
-const lockID = 0x74696d677561
+// lockID identifies the advisory lock, together with the schema: stores in other schemas of
+// the database are migrated independently.
+const lockID = 0x74696d67
 
 // lock holds an advisory lock in a transaction, and thus on one connection of PgBouncer.
 func lock(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err error) {
@@ -180,7 +181,7 @@ func lock(ctx context.Context, pool *pgxpool.Pool) (unlock func(), err error) {
 		return nil, err
 	}
 	unlock = func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }
-	_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(lockID))
+	_, err = tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1, hashtext(coalesce(current_schema(), '')))", int32(lockID))
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "0A000" {
 		return unlock, nil // some compatible databases have no advisory locks
 	}

@@ -77,6 +77,7 @@ type Site struct {
 	Directives string // the site's directives
 	Before     string // snippets and sites before the site
 	After      string // sites after it
+	Unopened   bool   // Start and Reload do not wait for the store
 }
 
 // NewSite returns a site with free addresses.
@@ -151,7 +152,25 @@ func (s *Site) Start(tb testing.TB) *Process {
 		}
 		return strings.Contains(p.Log.String(), "serving initial configuration")
 	})
+	s.awaitStore(tb)
 	return p
+}
+
+// awaitStore waits until PostgreSQL is open, or cannot be opened: Caddy does not, and the
+// first callbacks would be forwarded.
+func (s *Site) awaitStore(tb testing.TB) {
+	if s.Unopened || !strings.Contains(s.Options, "store postgres") {
+		return
+	}
+	Eventually(tb, 30*time.Second, "the store is open", func() bool {
+		resp, err := http.Get("http://" + s.Admin + "/tim_callback/status")
+		if err != nil {
+			tb.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		text, err := io.ReadAll(resp.Body)
+		return err == nil && !strings.Contains(string(text), outbox.ErrNotReady.Error())
+	})
 }
 
 // Kill ends the process with SIGKILL.
@@ -425,6 +444,7 @@ func (s *Site) Reload(t *testing.T) {
 	if status, text := s.Load(t); status != http.StatusOK {
 		t.Fatalf("reload: %d %s", status, text)
 	}
+	s.awaitStore(t)
 }
 
 // Load tries to load the current site into the running Caddy.
