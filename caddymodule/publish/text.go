@@ -14,10 +14,10 @@ import (
 var auth = regexp.MustCompile(`\{http\.request\.(orig_)?uri(_escaped)?(\.(prefixed_)?query(_escaped)?(\.(Sign|RequestTime))?)?(:[^}]*)?\}`)
 
 // CheckText rejects a text of an option that would put the Sign into a message.
-func CheckText(option, text string) error {
+func CheckText(name, text string) error {
 	if found := auth.FindString(text); found != "" {
 		return fmt.Errorf("%s: %s contains the Sign, which must not be published; take {http.request.uri.path} or {http.request.uri.query.<name>}, or a placeholder of tim_callback",
-			option, found)
+			name, found)
 	}
 	return nil
 }

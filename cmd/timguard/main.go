@@ -20,6 +20,7 @@ import (
 var version = timguard.Version
 
 func main() {
+	collectLater()
 	caddy.CustomBinaryName = strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
 	caddy.CustomVersion = "timguard v" + version + " on Caddy" // Caddy appends its version
 	caddycmd.Main()
