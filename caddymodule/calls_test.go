@@ -217,8 +217,8 @@ func TestStreamBeginsWithEarlierCallsAndGoesOn(t *testing.T) {
 				t.Errorf("%s: call %d is %+v, want %s", name, i, c, want)
 			}
 		}
-		historyOf("streamed").mu.Lock()
-		h := histories["streamed"]
+		h := historyOf("streamed")
+		h.mu.Lock()
 		h.ring = h.ring[:2] // as before
 		h.mu.Unlock()
 	}
