@@ -154,6 +154,7 @@ func TestRiversStatementsAreKeptPrepared(t *testing.T) {
 		}
 		<-delivered
 	}
+	<-o.Ready()
 	for range 10 {
 		put()
 	}
