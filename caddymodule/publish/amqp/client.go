@@ -102,7 +102,7 @@ func (c *client) current() (*session, <-chan struct{}, error) {
 	defer c.mu.Unlock()
 	switch {
 	case c.closed:
-		return nil, nil, errors.New("the client is closed")
+		return nil, nil, errClosed
 	case c.session != nil && !c.session.isClosed():
 		return c.session, nil, nil
 	case c.dialing == nil && time.Now().Before(c.retryAt):

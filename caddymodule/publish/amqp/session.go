@@ -21,7 +21,10 @@ import (
 type session struct {
 	conn    *amqp091.Connection
 	channel *amqp091.Channel
-	blocked atomic.Bool    // the broker takes no messages for now
+	blocked atomic.Bool // the broker takes no messages for now
+
+	mu      sync.Mutex
+	closing bool           // no message begins any longer
 	pending sync.WaitGroup // messages without confirmation
 
 	done      chan struct{} // closed when the channel or the connection is closed
@@ -130,12 +133,27 @@ func errReturned(exchange, key string) error {
 	return &publish.Error{Cause: publish.CauseUnknown, Err: err}
 }
 
+var errClosed = errors.New("the client is closed")
+
+// begin counts a message as pending. It returns false if the session is being closed.
+func (s *session) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.pending.Add(1)
+	return true
+}
+
 // publish publishes a message, and waits for its confirmation.
 func (s *session) publish(ctx context.Context, exchange, key string, m publish.Message) error {
 	if s.blocked.Load() {
 		return errBlocked
 	}
-	s.pending.Add(1)
+	if !s.begin() {
+		return errClosed
+	}
 	defer s.pending.Done()
 	headers := make(amqp091.Table, len(m.Headers))
 	for _, h := range m.Headers {
@@ -188,6 +206,9 @@ func (s *session) closedOr(err error) error {
 
 // close waits for confirmations and closes the connection.
 func (s *session) close() {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() { s.pending.Wait(); close(done) }()
 	select {
