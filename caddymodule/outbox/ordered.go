@@ -107,6 +107,9 @@ func (o *Outbox) selectIDs(ctx context.Context, query string, args ...any) ([]in
 	var rows []struct {
 		ID int64 `json:"id"`
 	}
+	if err := o.usable(); err != nil {
+		return nil, err
+	}
 	if err := o.selectJSON(ctx, &rows, []string{"id"}, nil, query, args...); err != nil {
 		return nil, err
 	}

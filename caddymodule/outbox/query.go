@@ -53,7 +53,10 @@ var filterIndexes = []string{
 
 // where returns the filter as an SQL condition, with its arguments.
 func (o *Outbox) where(f Filter) (string, []any, error) {
-	conditions, args := []string{"id > 0"}, []any{}
+	conditions, args := []string{"kind = '" + kind + "'"}, []any{} // others may have jobs in the same tables
+	if o.store.Exclusive {
+		conditions[0] = "id > 0" // all rows: with their kind, SQLite would not choose the other indexes
+	}
 	add := func(condition string, arg any) { // ? is replaced by the placeholder of arg
 		args = append(args, arg)
 		conditions = append(conditions, strings.Replace(condition, "?", "$"+strconv.Itoa(len(args)), 1))
@@ -112,11 +115,9 @@ func quoted(states []rivertype.JobState) string {
 
 func (o *Outbox) timeOf(column string) string { return fmt.Sprintf(o.store.Time, column) }
 
-// selectJSON runs a query and decodes its result into rows, a pointer to a slice.
+// selectJSON runs a query and decodes its result into rows, a pointer to a slice. The Outbox
+// must be usable, as it must be to make a query.
 func (o *Outbox) selectJSON(ctx context.Context, rows any, columns, jsonColumns []string, query string, args ...any) error {
-	if err := o.usable(); err != nil {
-		return err
-	}
 	var text string
 	if err := o.store.read.QueryRow(ctx, o.store.SelectJSON(query, columns, jsonColumns), args...).Scan(&text); err != nil {
 		return err
@@ -154,7 +155,7 @@ func (o *Outbox) List(ctx context.Context, f Filter) ([]Delivery, error) {
 	err = o.selectJSON(ctx, &rows, columns, []string{"errors", "args"}, fmt.Sprintf(
 		"SELECT id, state, attempt, max_attempts, %s AS created_at, %s AS scheduled_at, %s AS finalized_at, %s AS errors, %s AS args"+
 			// The inner query sorts no payloads, and may need nothing but an index.
-			" FROM river_job WHERE kind = '"+kind+"' AND id IN (SELECT id FROM river_job WHERE %s ORDER BY id DESC LIMIT %d) ORDER BY id DESC",
+			" FROM river_job WHERE id IN (SELECT id FROM river_job WHERE %s ORDER BY id DESC LIMIT %d) ORDER BY id DESC",
 		o.timeOf("created_at"), o.timeOf("scheduled_at"), o.timeOf("finalized_at"), o.store.Errors, o.store.Arguments,
 		where, min(cmp.Or(f.Limit, 100), maxListed)), args...)
 	if err != nil {
