@@ -7,7 +7,6 @@ package amqp
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 
 	"github.com/rabbitmq/amqp091-go"
@@ -82,7 +81,8 @@ func (b *Broker) Provision(ctx caddy.Context) error {
 	if b.TLS != nil && uri.Scheme != "amqps" {
 		return errors.New("tls needs a URL that begins with amqps://")
 	}
-	if b.client, b.release, err = acquire(settings{url, exchange, b.TLS}); err != nil {
+	s := settings{url, exchange, b.TLS}
+	if b.client, b.release, err = clients.Acquire(s, func() (*client, error) { return newClient(s) }); err != nil {
 		return err
 	}
 	ctx.Logger().Info("publishing callbacks", zap.String("host", uri.Host), zap.Int("port", uri.Port), zap.String("vhost", uri.Vhost),
@@ -98,19 +98,6 @@ func (b *Broker) check() error {
 		return errors.New("want an exchange, or a routing_key, which then is the name of a queue")
 	}
 	return publish.CheckText("routing_key", b.RoutingKey)
-}
-
-// acquire returns a client from the pool.
-func acquire(s settings) (*client, func() error, error) {
-	key, err := json.Marshal(s)
-	if err != nil {
-		return nil, nil, err
-	}
-	c, _, err := clients.LoadOrNew(string(key), func() (caddy.Destructor, error) { return newClient(s) })
-	if err != nil {
-		return nil, nil, err
-	}
-	return c.(*client), func() error { _, err := clients.Delete(string(key)); return err }, nil
 }
 
 // Cleanup releases the client, which waits for acknowledgements if it is not used any

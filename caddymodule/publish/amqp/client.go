@@ -21,9 +21,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/publish"
 )
 
-// clients are the open clients by their settings, so that a reload closes none that is
-// still needed.
-var clients = caddy.NewUsagePool()
+// clients are the open clients by their settings.
+var clients = publish.NewClients[*client]()
 
 // settings identify a client. A mistake in the exchange closes the channel, so each exchange
 // has a client of its own.

@@ -25,9 +25,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/publish"
 )
 
-// clients are the open clients by their settings, so that a reload closes none that is
-// still needed.
-var clients = caddy.NewUsagePool()
+// clients are the open clients by their settings.
+var clients = publish.NewClients[*client]()
 
 // settings identify a client.
 type settings struct {

@@ -7,7 +7,6 @@ package kafka
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -89,7 +88,7 @@ func (b *Broker) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.client, b.release, err = acquire(s); err != nil {
+	if b.client, b.release, err = clients.Acquire(s, func() (*client, error) { return newClient(s) }); err != nil {
 		return err
 	}
 	ctx.Logger().Info("publishing callbacks", zap.Strings("brokers", s.Brokers), zap.String("topic", b.Topic), zap.String("key", b.Key),
@@ -139,19 +138,6 @@ func checkAddress(address string) error {
 		return fmt.Errorf("broker %q: want an address with a port, such as 10.0.0.7:9092", address)
 	}
 	return nil
-}
-
-// acquire returns a client from the pool.
-func acquire(s settings) (*client, func() error, error) {
-	key, err := json.Marshal(s)
-	if err != nil {
-		return nil, nil, err
-	}
-	c, _, err := clients.LoadOrNew(string(key), func() (caddy.Destructor, error) { return newClient(s) })
-	if err != nil {
-		return nil, nil, err
-	}
-	return c.(*client), func() error { _, err := clients.Delete(string(key)); return err }, nil
 }
 
 // Cleanup releases the client, which waits for acknowledgements if it is not used any
