@@ -175,17 +175,9 @@ func (c *adminClient) printList(deliveries []outbox.Delivery) error {
 	for _, d := range deliveries {
 		fmt.Fprintf(table, "%d\t%s\t%d/%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID, d.State, d.Attempt, d.MaxAttempts,
 			d.Stored.Local().Format(time.DateTime), d.Callback.Guard, d.Callback.Consumer, callback.Printable(d.Callback.Command),
-			d.Callback.SdkAppID, strconv.Quote(d.Callback.GroupID), lastError(d))
+			d.Callback.SdkAppID, strconv.Quote(d.Callback.GroupID), d.LastError())
 	}
 	return table.Flush()
-}
-
-// lastError returns the error of the last attempt, unless the delivery has succeeded since.
-func lastError(d outbox.Delivery) string {
-	if len(d.Failures) == 0 || d.State == outbox.Delivered {
-		return ""
-	}
-	return d.Failures[len(d.Failures)-1].Error
 }
 
 func (c *adminClient) printWhole(d outbox.Delivery) error {

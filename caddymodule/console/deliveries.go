@@ -223,11 +223,3 @@ func (p *reply) log(what string, d outbox.Delivery) {
 	p.c.logger.Info(what, zap.String("user", p.user), zap.Int64("id", d.ID),
 		zap.String("guard", d.Callback.Guard), zap.String("consumer", d.Callback.Consumer), zap.String("command", d.Callback.Command))
 }
-
-// lastError returns the error to show in a list. What was delivered in the end has none.
-func lastError(d outbox.Delivery) string {
-	if n := len(d.Failures); n > 0 && d.State != outbox.Delivered {
-		return d.Failures[n-1].Error
-	}
-	return ""
-}

@@ -52,7 +52,7 @@ func (l lang) funcs() template.FuncMap {
 		"segments": segments, "at": func(t time.Time) stamp { return timeOf(t, time.Now()) },
 		"asset": func(name string) string { return name + "?v=" + versions[name] },
 		"query": encoded, "several": severalGuards,
-		"queue": l.queue, "condition": conditionOf, "lastError": lastError, "result": resultOf, "words": l.words,
+		"queue": l.queue, "condition": conditionOf, "result": resultOf, "words": l.words,
 		"shares": func(group, mark string, of []share) shares { return shares{group, mark, of} },
 		"rows": func(base, label string, several bool, of []outbox.Delivery) rows {
 			return rows{base, label, several, of}

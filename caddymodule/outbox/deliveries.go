@@ -103,6 +103,15 @@ type Delivery struct {
 	Unreadable string `json:"unreadable,omitempty"`
 }
 
+// LastError returns the error of the last failed attempt, unless the callback was delivered
+// since.
+func (d Delivery) LastError() string {
+	if len(d.Failures) == 0 || d.State == Delivered {
+		return ""
+	}
+	return d.Failures[len(d.Failures)-1].Error
+}
+
 // Get returns the callback with the given id, or ErrNotFound.
 func (o *Outbox) Get(ctx context.Context, id int64) (Delivery, error) {
 	if err := o.usable(); err != nil {
