@@ -239,7 +239,7 @@ func TestEndToEndDeliverySharesNoSQLiteFile(t *testing.T) {
 		"level": "error", "error": fmt.Sprintf("sqlite: %s is open in another process with the ID %d; each Caddy needs a file of its own, or a store that can be shared, such as postgres",
 			first.StorePath(), p.Cmd.Process.Pid),
 	})
-	if got := second.Status(t).StoreError; !strings.Contains(got, first.StorePath()+" is open in another process") {
+	if got := second.Status(t).StoreError; !strings.Contains(got, fmt.Sprintf("%s is open in another process with the ID %d", first.StorePath(), p.Cmd.Process.Pid)) {
 		t.Errorf("status says %q", got)
 	}
 	guardtest.NewPoster(t, second.Listen).WantOK(t, "second")
@@ -252,6 +252,9 @@ func TestEndToEndDeliverySharesNoSQLiteFile(t *testing.T) {
 	}
 	p.Kill()
 	q.WantLog(t, "the store works again", nil)
+	if got := second.Status(t).StoreError; got != "" {
+		t.Errorf("after the end of the first, status says %q", got)
+	}
 	guardtest.NewPoster(t, second.Listen).WantOK(t, "afterwards")
 	if a := b.One(t, guardtest.Event("afterwards")); a.AtOnce() {
 		t.Error("the second process does not store after the end of the first")

@@ -4,10 +4,7 @@
 package delivery_test
 
 import (
-	"flag"
 	"os"
-	"runtime"
-	"strconv"
 	"testing"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard" // sites have more than guards
@@ -16,14 +13,8 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// TestMain runs more tests in parallel than there are processors, because most of the time
-// they wait for processes.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	const parallel = "test.parallel"
-	if flag.Lookup(parallel).Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		_ = flag.Set(parallel, strconv.Itoa(4*runtime.GOMAXPROCS(0)))
-	}
+	guardtest.RunMoreInParallel()
 	os.Exit(m.Run())
 }
 

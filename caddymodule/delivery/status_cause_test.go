@@ -9,27 +9,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
-
-func TestEndToEndDeliveryStatusSaysWhyTheStoreCannotBeOpened(t *testing.T) {
-	t.Parallel()
-	b := guardtest.NewBackend(t, guardtest.Answers(http.StatusOK, guardtest.OKJSON))
-	first := guardtest.NewSite(t, guardtest.Delivering(b, ""))
-	holder := first.Start(t)
-	second := guardtest.NewSite(t, guardtest.Delivering(b, ""))
-	second.Options = "store sqlite " + first.StorePath()
-	second.Start(t)
-	want := "is open in another process with the ID " + strconv.Itoa(holder.Cmd.Process.Pid)
-	guardtest.Eventually(t, 10*time.Second, "the status says who has the file", func() bool {
-		return strings.Contains(second.Status(t).StoreError, want)
-	})
-	holder.Kill()
-	guardtest.Eventually(t, 10*time.Second, "the store is open", func() bool { return second.Status(t).StoreError == "" })
-}
 
 func TestEndToEndDeliveryShowSaysWhyABodyCannotBeShown(t *testing.T) {
 	t.Parallel()

@@ -4,10 +4,7 @@
 package publish_test
 
 import (
-	"flag"
 	"os"
-	"runtime"
-	"strconv"
 	"testing"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard" // sites have more than guards
@@ -16,14 +13,9 @@ import (
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
 )
 
-// TestMain runs more tests in parallel than there are processors, because most of the time
-// they wait for brokers. It stops the RabbitMQ that tests share.
+// TestMain stops the RabbitMQ that tests share.
 func TestMain(m *testing.M) {
-	flag.Parse()
-	const parallel = "test.parallel"
-	if flag.Lookup(parallel).Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		_ = flag.Set(parallel, strconv.Itoa(4*runtime.GOMAXPROCS(0)))
-	}
+	guardtest.RunMoreInParallel()
 	status := m.Run()
 	if sharedRabbit.node != nil {
 		sharedRabbit.node.stop()

@@ -5,9 +5,11 @@
 package guardtest
 
 import (
+	"flag"
 	"math/rand/v2"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -81,4 +83,14 @@ func Itself() string {
 		panic(err)
 	}
 	return path
+}
+
+// RunMoreInParallel makes more tests run in parallel than there are processors, unless
+// -parallel says how many, because most of the time they wait for processes. TestMain calls it.
+func RunMoreInParallel() {
+	flag.Parse()
+	const parallel = "test.parallel"
+	if flag.Lookup(parallel).Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set(parallel, strconv.Itoa(4*runtime.GOMAXPROCS(0)))
+	}
 }
