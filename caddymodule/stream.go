@@ -8,10 +8,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
-	"slices"
 	"strconv"
 	"time"
+
+	"github.com/timguard/timguard/caddymodule/internal/option"
 )
 
 // heartbeat is how often a stream without calls says that it is alive.
@@ -24,28 +24,17 @@ type StreamOptions struct {
 	Bodies bool
 }
 
-// streamParameters are the names that ParseStreamOptions knows.
-var streamParameters = []string{"guard", "command", "reason", "conversation", "last", "bodies"}
-
 // ParseStreamOptions parses a query: ?guard=, ?command=, ?reason=, ?conversation=, ?last=<n>
 // and ?bodies=1.
 func ParseStreamOptions(rawQuery string) (o StreamOptions, err error) {
-	query, err := url.ParseQuery(rawQuery)
+	query, err := option.Query("parameter", rawQuery, "guard", "command", "reason", "conversation", "last", "bodies")
 	if err != nil {
-		return o, fmt.Errorf("query: %w", err)
-	}
-	for name, values := range query {
-		if !slices.Contains(streamParameters, name) {
-			return o, fmt.Errorf("unknown parameter %q: want %s", name, or(streamParameters))
-		}
-		if len(values) > 1 {
-			return o, fmt.Errorf("%s is given twice: want it once", name)
-		}
+		return o, err
 	}
 	o.Filter = CallFilter{query.Get("guard"), query.Get("command"), query.Get("reason"), query.Get("conversation")}
 	if text := query.Get("last"); text != "" {
-		if o.Last, err = strconv.Atoi(text); err != nil || o.Last < 0 || o.Last > maxCalls {
-			return o, fmt.Errorf("last: want a number from 0 to %d", maxCalls)
+		if o.Last, err = strconv.Atoi(text); err != nil || o.Last < 0 || o.Last > MaxCalls {
+			return o, fmt.Errorf("last: want a number from 0 to %d", MaxCalls)
 		}
 	}
 	switch text := query.Get("bodies"); text {
@@ -74,7 +63,7 @@ func StreamCalls(w http.ResponseWriter, r *http.Request, o StreamOptions) error 
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	if seen, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64); err == nil {
-		o.Last, s.seen = maxCalls, seen
+		o.Last, s.seen = MaxCalls, seen
 	}
 	for _, c := range LastCalls(o.Filter, o.Last) {
 		s.sent[c.ID] = true

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/timguard/timguard/caddymodule"
+	"github.com/timguard/timguard/caddymodule/internal/option"
 	"github.com/timguard/timguard/caddymodule/outbox"
 )
 
@@ -66,18 +66,14 @@ func (a adminDeliveries) Routes() []caddy.AdminRoute {
 // library, because the admin API accepts only paths as patterns.
 func (adminDeliveries) serve(w http.ResponseWriter, r *http.Request) error {
 	path := strings.Split(strings.Trim(strings.TrimPrefix(r.URL.Path, "/tim_callback/"), "/"), "/")
-	s := running()
-	if len(path) == 1 && path[0] == "status" {
-		return requireMethod(http.MethodGet, r, func() error { return writeJSON(w, s.Status(r.Context())) })
-	}
-	if len(path) == 1 && path[0] == "calls" {
-		return requireMethod(http.MethodGet, r, func() error { return serveCalls(w, r) })
-	}
-	if s == nil {
-		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the running configuration does not store callbacks")}
-	}
 	many := len(path) == 1 || len(path) == 2 && path[1] == "retry"
-	switch {
+	switch s := running(); {
+	case len(path) == 1 && path[0] == "status":
+		return requireMethod(http.MethodGet, r, func() error { return writeJSON(w, s.Status(r.Context())) })
+	case len(path) == 1 && path[0] == "calls":
+		return requireMethod(http.MethodGet, r, func() error { return serveCalls(w, r) })
+	case s == nil:
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: errors.New("the running configuration does not store callbacks")}
 	case path[0] == "deliveries" && many:
 		return s.serveMany(w, r, len(path) == 2)
 	case path[0] == "queues" && (len(path) == 3 || len(path) == 4):
@@ -275,17 +271,11 @@ func (s *Service) ParseFilter(ctx context.Context, rawQuery string) (outbox.Filt
 
 // parseFilter parses the filters in the query.
 func parseFilter(rawQuery string) (f outbox.Filter, err error) {
-	query, err := url.ParseQuery(rawQuery)
+	query, err := option.Query("filter", rawQuery, "state", "guard", "consumer", "command", "conversation", "since", "before", "limit")
 	if err != nil {
-		return f, badRequest("query: %v", err)
+		return f, badRequest("%w", err)
 	}
 	for name, values := range query {
-		if !slices.Contains([]string{"state", "guard", "consumer", "command", "conversation", "since", "before", "limit"}, name) {
-			return f, badRequest("unknown filter %q: want state, guard, consumer, command, conversation, since, before or limit", name)
-		}
-		if len(values) > 1 {
-			return f, badRequest("the filter %s is given twice: want it once", name)
-		}
 		if values[0] == "" {
 			return f, badRequest("the filter %s is empty: give it a value, or leave it out", name)
 		}

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package option parses options of Caddyfiles that have one argument. The dispenser must
-// be at the option's name, which errors mention.
+// Package option parses options: those of Caddyfiles that have one argument, for which the
+// dispenser must be at the option's name, and those in queries. Errors mention the name.
 package option
 
 import (
