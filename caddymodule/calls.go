@@ -36,10 +36,10 @@ type Call struct {
 	Body  string `json:"body,omitempty"`
 }
 
-// maxCalls is how many calls a guard remembers.
-const maxCalls = 1000
+// MaxCalls is how many calls a guard remembers.
+const MaxCalls = 1000
 
-// LastCalls returns the calls that guards remember, up to n of each, the oldest first.
+// LastCalls returns the newest calls that guards remember, up to n, the oldest first.
 func LastCalls(f CallFilter, n int) []Call {
 	historiesMu.Lock()
 	all := maps.Clone(histories)
@@ -47,7 +47,7 @@ func LastCalls(f CallFilter, n int) []Call {
 	var calls []Call
 	for name, h := range all {
 		if f.Guard == "" || f.Guard == name {
-			calls = append(calls, h.last(maxCalls)...)
+			calls = append(calls, h.last(MaxCalls)...)
 		}
 	}
 	calls = slices.DeleteFunc(calls, func(c Call) bool { return !f.matches(c.Values) })

@@ -36,7 +36,7 @@ func watched(t *testing.T, name string, options ...string) *guardedServer {
 func lastCalls(t *testing.T, f CallFilter, n int) (calls []Call) {
 	t.Helper()
 	guardtest.Eventually(t, 10*time.Second, "the calls are remembered", func() bool {
-		calls = LastCalls(f, maxCalls)
+		calls = LastCalls(f, MaxCalls)
 		return len(calls) >= n
 	})
 	return calls
@@ -112,17 +112,17 @@ func TestRememberedCallsAreBounded(t *testing.T) {
 	if n := len(first.Values["command"]); n < maxCallValue || n > maxCallValue+8 {
 		t.Errorf("%d bytes are remembered of a command", n)
 	}
-	for range maxCalls {
+	for range MaxCalls {
 		s.post(t, request{query: "SdkAppid=1"})
 	}
 	guardtest.Eventually(t, 10*time.Second, "the first call is forgotten", func() bool {
-		calls := LastCalls(CallFilter{Guard: "bounded"}, 2*maxCalls)
-		return len(calls) == maxCalls && calls[0].ID > first.ID && slices.IsSortedFunc(calls, func(a, b Call) int { return int(a.ID) - int(b.ID) })
+		calls := LastCalls(CallFilter{Guard: "bounded"}, 2*MaxCalls)
+		return len(calls) == MaxCalls && calls[0].ID > first.ID && slices.IsSortedFunc(calls, func(a, b Call) int { return int(a.ID) - int(b.ID) })
 	})
 }
 
 // A payload may have a field of any length, and what is remembered of it must not keep it in
-// memory: maxCalls of the largest bodies would be a gigabyte.
+// memory: MaxCalls of the largest bodies would be a gigabyte.
 func TestRememberedCallsDoNotKeepWhatIsLong(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("g", maxSharedBody)

@@ -20,7 +20,6 @@ import (
 
 	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/internal/answer"
-	"github.com/timguard/timguard/caddymodule/internal/metric"
 )
 
 // forward passes the callback on to the backend, even if storing it for the rule's
@@ -173,7 +172,7 @@ func checkVerdict(a callback.BackendAnswer) error {
 func (h *Handler) recordFallback(r *http.Request, c *call, err error) {
 	verdict := c.rule.Fallback.Verdict
 	c.verdict.Store(&verdict)
-	fallbacksTotal.WithLabelValues(c.appLabel(), metric.Command(c.query.CallbackCommand), verdict).Inc()
+	countFallback(c)
 	if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
 		span.SetAttributes(attribute.String("tim_callback.verdict", verdict))
 	}

@@ -16,7 +16,7 @@ type history struct {
 	name string
 
 	mu    sync.Mutex
-	ring  []remembered // up to maxCalls; next is the oldest one
+	ring  []remembered // up to MaxCalls; next is the oldest one
 	next  int
 	since time.Time
 	total Tally
@@ -66,12 +66,12 @@ func (h *history) keep(m *remembered) {
 	h.count(m)
 	kept := *m
 	kept.query, kept.body = "", nil
-	if len(h.ring) < maxCalls {
+	if len(h.ring) < MaxCalls {
 		h.ring = append(h.ring, kept)
 		return
 	}
 	h.ring[h.next] = kept
-	h.next = (h.next + 1) % maxCalls
+	h.next = (h.next + 1) % MaxCalls
 }
 
 // last returns up to n calls, the oldest first.

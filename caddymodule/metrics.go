@@ -77,7 +77,7 @@ func (h *Handler) count(c *call) {
 		rejectionsTotal.WithLabelValues(c.appLabel(), string(c.rejection.Reason), h.Mode).Inc()
 	}
 	if c.fallback {
-		fallbacksTotal.WithLabelValues(c.appLabel(), command, *c.verdict.Load()).Inc()
+		countFallback(c)
 	}
 	if c.event.Drift != nil {
 		driftTotal.WithLabelValues(command).Inc()
@@ -96,6 +96,11 @@ func (h *Handler) initTokenCounters() {
 			tokenUsesTotal.WithLabelValues(app.id, strconv.Itoa(i+1))
 		}
 	}
+}
+
+// countFallback counts a callback whose verdict was answered in the backend's place.
+func countFallback(c *call) {
+	fallbacksTotal.WithLabelValues(c.appLabel(), metric.Command(c.query.CallbackCommand), c.rawValue("verdict")).Inc()
 }
 
 func countCopyFailure(c *call) {

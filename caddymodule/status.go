@@ -5,6 +5,7 @@ package caddymodule
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -74,27 +75,18 @@ func runningHandlers() []*Handler {
 	if !ok {
 		return nil
 	}
+	servers := slices.Collect(maps.Values(http.Servers))
 	loaded.Lock()
 	defer loaded.Unlock()
 	var handlers []*Handler
 	for _, h := range loaded.handlers {
-		runs := func(s *caddyhttp.Server) bool { return s == h.server }
 		same := func(o *Handler) bool { return o.guard.ConfigHash == h.guard.ConfigHash }
-		if hasValue(http.Servers, runs) && !slices.ContainsFunc(handlers, same) {
+		if slices.Contains(servers, h.server) && !slices.ContainsFunc(handlers, same) {
 			handlers = append(handlers, h)
 		}
 	}
 	slices.SortStableFunc(handlers, func(a, b *Handler) int { return cmp.Compare(a.Name, b.Name) })
 	return handlers
-}
-
-func hasValue[K comparable, V any](m map[K]V, is func(V) bool) bool {
-	for _, v := range m {
-		if is(v) {
-			return true
-		}
-	}
-	return false
 }
 
 // Running returns the status of each guard of the running configuration, by name. Guards

@@ -88,8 +88,8 @@ how many.`, cobra.NoArgs, func(cmd *cobra.Command, _ []string) (err error) {
 
 // run shows calls until the context is done, and connects again if the stream ends.
 func (t *tailer) run(ctx context.Context) error {
-	if t.last < 0 || t.last > maxLast {
-		return fmt.Errorf("--last: want a number from 0 to %d", maxLast)
+	if t.last < 0 || t.last > caddymodule.MaxCalls {
+		return fmt.Errorf("--last: want a number from 0 to %d", caddymodule.MaxCalls)
 	}
 	if reason := t.query.Get("reason"); reason != "" && reason != "*" && !slices.Contains(callback.Reasons(), callback.Reason(reason)) {
 		return fmt.Errorf("--reason: want * or one of %v", callback.Reasons())
@@ -116,9 +116,6 @@ func (t *tailer) run(ctx context.Context) error {
 const (
 	minWait = 100 * time.Millisecond
 	maxWait = 2 * time.Second
-
-	// maxLast is how many calls a guard remembers.
-	maxLast = 1000
 )
 
 var (

@@ -23,13 +23,8 @@ type live struct {
 	Commands []string
 }
 
-const (
-	// maxLive is how many calls the page keeps while it is open.
-	maxLive = 1000
-
-	// maxShown is how many calls a page without the script shows.
-	maxShown = 200
-)
+// maxShown is how many calls a page without the script shows.
+const maxShown = 200
 
 // Filtered reports whether a form has filtered the calls.
 func (l live) Filtered() bool { return l.Filter != caddymodule.CallFilter{} }
@@ -49,7 +44,7 @@ func (c *Console) live(p *reply) {
 			query.Set(name, value)
 		}
 	}
-	query.Set("last", strconv.Itoa(maxLive))
+	query.Set("last", strconv.Itoa(caddymodule.MaxCalls))
 	view.Stream = p.base + "/live/calls?" + query.Encode()
 	p.show(http.StatusOK, "live", page{Section: "live", Title: p.lang.t("nav.live"), Data: view})
 }

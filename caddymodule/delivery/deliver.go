@@ -44,8 +44,9 @@ func (s *Service) deliver(ctx context.Context, a outbox.Attempt) error {
 // ended records the outcome of an attempt.
 func (s *Service) ended(a outbox.Attempt, took time.Duration, err error) {
 	s.countAttempt(a, err)
-	attemptsOf(outbox.Queue{Guard: a.Guard, Consumer: a.Consumer}).note(err)
-	s.queues.note(outbox.Queue{Guard: a.Guard, Consumer: a.Consumer}, err)
+	queue := outbox.Queue{Guard: a.Guard, Consumer: a.Consumer}
+	attemptsOf(queue).note(err)
+	s.queues.note(queue, err)
 	if err == nil {
 		s.logger.Info("delivered",
 			zap.Int64("id", a.ID), zap.String("guard", a.Guard), zap.String("consumer", a.Consumer), zap.String("command", callback.Printable(a.Command)),

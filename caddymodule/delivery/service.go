@@ -44,8 +44,8 @@ func init() {
 // Callbacks that are answered OK by `deliver` or `fallback deliver` are stored durably.
 // Delivery is attempted at least once, until the backend accepts the callback or the
 // attempts are exhausted; then it stays listed as dead. Which answers accept a callback is
-// an option of each backend and consumer. Deliveries
-// are in no particular order, except for the conversations of a queue with `ordered`.
+// an option of each backend and consumer. Deliveries are in no particular order, except for
+// the conversations of a queue with `ordered`.
 //
 // A stored callback belongs to the name of its guard and consumer. Whichever guard has the
 // name delivers it, whatever its rules are.
