@@ -162,8 +162,10 @@ func (s *Site) awaitStore(tb testing.TB) {
 	if s.Unopened {
 		return
 	}
+	// A connection that is kept may be to the admin server that the reload ends.
+	once := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	Eventually(tb, 30*time.Second, "the store is open", func() bool {
-		resp, err := http.Get("http://" + s.Admin + "/tim_callback/status")
+		resp, err := once.Get("http://" + s.Admin + "/tim_callback/status")
 		if err != nil {
 			return true // the test is about something else
 		}
