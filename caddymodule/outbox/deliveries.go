@@ -223,7 +223,7 @@ func discard(ctx context.Context, tx riverdriver.Executor, id int64) (Delivery, 
 
 // explain converts a violation of the unique index by a retry to an ErrState.
 func (o *Outbox) explain(err error) error {
-	if err != nil && o.store.IsBadRow(err) {
+	if o.isBadRow(err) {
 		return fmt.Errorf("%w: the same event has been stored again since", ErrState)
 	}
 	return err
@@ -241,7 +241,7 @@ func (o *Outbox) RetryAll(ctx context.Context, f Filter, options OptionsOf) (don
 			done, err = retryAtOnce(ctx, tx, batch, options)
 			return err
 		})
-		if err != nil && o.store.IsBadRow(err) { // the event of one of them has been stored again since
+		if o.isBadRow(err) { // the event of one of them has been stored again since
 			err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
 				done, err = o.retryOneByOne(ctx, tx, batch, options)
 				return err

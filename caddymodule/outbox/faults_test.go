@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -330,6 +331,57 @@ func TestSurvivesTerminatedBackends(t *testing.T) {
 		eventually(t, 5*time.Second, "Put recovers", func() bool { _, err := o.put(context.Background(), recall(string(rune('a'+i)))); return err == nil })
 	}
 	eventually(t, 30*time.Second, "all delivered", func() bool { return count(t, o, outbox.Delivered) == 20 })
+}
+
+// Whatever is asked of a store that is not open yet, by however many at the same time, is
+// answered with that error, also while it is closed.
+func TestWhatIsAskedBeforeTheStoreIsOpenFails(t *testing.T) {
+	t.Parallel()
+	opening := make(chan struct{})
+	o := outbox.Open(func() (outbox.Store, error) {
+		<-opening
+		return outbox.Store{}, errors.New("it cannot be opened")
+	}, slog.New(slog.DiscardHandler))
+	ctx := t.Context()
+	queue := outbox.Queue{Guard: "default"}
+	options := func(outbox.Queue) outbox.Options { return outbox.Options{MaxAttempts: 1} }
+	for name, ask := range map[string]func() error{
+		"Counts":       func() error { _, err := o.Counts(ctx); return err },
+		"CountAll":     func() error { _, err := o.CountAll(ctx, outbox.Filter{}); return err },
+		"DiscardAll":   func() error { _, err := o.DiscardAll(ctx, outbox.Filter{}); return err },
+		"Discard":      func() error { _, err := o.Discard(ctx, 1); return err },
+		"Get":          func() error { _, err := o.Get(ctx, 1); return err },
+		"LastFailures": func() error { _, err := o.LastFailures(ctx); return err },
+		"List":         func() error { _, err := o.List(ctx, outbox.Filter{}); return err },
+		"Pause":        func() error { return o.Pause(ctx, queue) },
+		"Paused":       func() error { _, err := o.Paused(ctx); return err },
+		"Resume":       func() error { return o.Resume(ctx, queue) },
+		"RetryAll":     func() error { _, err := o.RetryAll(ctx, outbox.Filter{}, options); return err },
+		"Retry":        func() error { _, err := o.Retry(ctx, 1, options); return err },
+		"Waits":        func() error { _, err := o.Waits(ctx, queue, "a"); return err },
+	} {
+		if err := ask(); !errors.Is(err, outbox.ErrNotReady) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	putAtOnce := func(want ...error) {
+		var wg sync.WaitGroup
+		for range 200 { // so that some are gathered in one batch
+			wg.Go(func() {
+				c := recall("")
+				if _, err := o.Put(ctx, &c); !slices.ContainsFunc(want, func(w error) bool { return errors.Is(err, w) }) {
+					t.Errorf("Put: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	putAtOnce(outbox.ErrNotReady)
+	close(opening)
+	var closed sync.WaitGroup
+	closed.Go(o.Close)
+	putAtOnce(outbox.ErrNotReady, outbox.ErrClosed)
+	closed.Wait()
 }
 
 // A store that cannot be opened at first is used as soon as it can.

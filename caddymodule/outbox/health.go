@@ -23,7 +23,7 @@ func (o *Outbox) note(err error) {
 	if errors.Is(err, ErrNotReady) || errors.Is(err, ErrClosed) || o.ctx.Err() != nil {
 		return
 	}
-	if err != nil && o.isReady() && o.store.IsBadRow(err) {
+	if o.isBadRow(err) {
 		return // says nothing about the store
 	}
 	h := &o.health

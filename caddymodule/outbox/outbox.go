@@ -151,6 +151,12 @@ func (o *Outbox) isReady() bool {
 	}
 }
 
+// isBadRow reports whether an insert or update failed because of a value, not because of
+// the state of the store.
+func (o *Outbox) isBadRow(err error) bool {
+	return err != nil && o.isReady() && o.store.IsBadRow(err)
+}
+
 // Ready returns a channel that is closed when the store is open.
 func (o *Outbox) Ready() <-chan struct{} { return o.ready }
 

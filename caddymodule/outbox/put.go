@@ -112,7 +112,7 @@ func (o *Outbox) gather(first *put) []*put {
 // fails.
 func (o *Outbox) write(batch []*put) {
 	err := o.insert(batch)
-	if err != nil && len(batch) > 1 && o.store.IsBadRow(err) {
+	if len(batch) > 1 && o.isBadRow(err) {
 		for _, p := range batch {
 			o.write([]*put{p})
 		}
@@ -159,8 +159,8 @@ func (o *Outbox) insert(batch []*put) (err error) {
 			err = fmt.Errorf("storing panicked: %T", r) // the value may contain payload
 		}
 	}()
-	if err := o.usable(); err != nil && o.ctx.Err() == nil { // a batch that was gathered before Close is still stored
-		return err
+	if !o.isReady() { // not usable: a batch that was gathered before Close is still stored
+		return ErrNotReady
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), o.putTimeout)
 	defer cancel()
