@@ -59,7 +59,7 @@ func testStoreFault(t *testing.T, fault storeFault) {
 	b := guardtest.NewBackend(t, guardtest.Accepts)
 	s := guardtest.NewSite(t, guardtest.Guard("on State.* ack", "on Group.CallbackAfterRecallMsg deliver", "on Group.* forward", "backend "+b.Address()))
 	fault.prepare(t, s)
-	s.Start(t)
+	guard := s.Start(t)
 	p := guardtest.NewPoster(t, s.Listen)
 	p.WantOK(t, "before")
 	if a := b.One(t, guardtest.Event("before")); a.Header.Get("Tim-Delivery-Attempt") != "1" {
@@ -85,8 +85,12 @@ func testStoreFault(t *testing.T, fault storeFault) {
 			t.Errorf("answer %d %s, %v; want 503 FAIL: nothing stands behind an OK", status, answer, err)
 		}
 	}
+	time.Sleep(500 * time.Millisecond) // in which deliveries are looked for a few times
 	if s.Status(t).StoreError == "" {
 		t.Error("the status says that the store works")
+	}
+	if n := len(guard.LogLines(t, "the store works again")); n > 0 {
+		t.Errorf("the log says %d times that the store works again", n)
 	}
 	b.Will(guardtest.Accepts)
 	wantOtherRules(t, p, b)

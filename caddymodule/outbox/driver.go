@@ -54,10 +54,11 @@ func (e workingExecutor) JobGetAvailable(ctx context.Context, params *riverdrive
 	q := queueOf(params.Queue)
 	for woken := e.workers.outbox.woken(q); ; {
 		result, err := e.Executor.JobGetAvailable(ctx, params)
-		e.workers.outbox.note(err)
 		if err == nil && len(result.Jobs)+len(result.DecodeErrors) > 0 {
+			e.workers.outbox.note(nil)
 			return result, nil
 		}
+		e.workers.outbox.noteIdle(ctx, q, err)
 		select {
 		case <-woken:
 			woken = nil // the next time, it does not wait for more

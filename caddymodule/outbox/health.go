@@ -4,9 +4,12 @@
 package outbox
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/riverqueue/river/riverdriver"
 )
 
 // health is whether the store works, so that one line is logged when that changes, instead
@@ -45,6 +48,22 @@ func (o *Outbox) note(err error) {
 		o.log.Info("the store is open")
 	}
 	h.known, h.since = true, time.Now()
+}
+
+// noteIdle notes the result of a fetch that has found nothing, and thus written nothing. After
+// a fault, that does not show that the store works again: the row of the queue is written.
+func (o *Outbox) noteIdle(ctx context.Context, q Queue, err error) {
+	if err == nil && o.health.hasFailed() {
+		now := time.Now().UTC()
+		_, err = o.store.write.QueueCreateOrSetUpdatedAt(ctx, &riverdriver.QueueCreateOrSetUpdatedAtParams{Metadata: []byte("{}"), Name: q.river(), Now: &now})
+	}
+	o.note(err)
+}
+
+func (h *health) hasFailed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.err != nil
 }
 
 // Err returns the error of the last operation of the store, or nil if it works. A file that
