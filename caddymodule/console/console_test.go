@@ -249,6 +249,7 @@ func TestEndToEndDeliveryConsoleWaitsForTheStore(t *testing.T) {
 	t.Parallel()
 	b := guardtest.NewBackend(t, guardtest.Accepts)
 	s := guardtest.NewSite(t, withConsole(guardtest.Delivering(b)))
+	s.Unopened = true
 	if err := os.Mkdir(s.StorePath(), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ func TestEndToEndPgBouncerRefusesSearchPath(t *testing.T) {
 	bouncer := guardtest.NewPgBouncer(t, guardtest.NewPostgresServer(t))
 	b := guardtest.NewBackend(t, guardtest.Accepts)
 	s := guardtest.NewSite(t, guardtest.Delivering(b))
-	s.Options = "store postgres " + bouncer.DSN() + "&search_path=callbacks"
+	s.Options, s.Unopened = "store postgres "+bouncer.DSN()+"&search_path=callbacks", true
 	p := s.Start(t)
 	p.WantLog(t, "the store cannot be opened; callbacks are forwarded instead of stored, until it can; trying again every second", map[string]any{
 		"level": "error", "error": "PgBouncer does not pass search_path on; remove it from the DSN, and set it in the database instead: " +

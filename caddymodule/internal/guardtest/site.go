@@ -79,7 +79,7 @@ type Site struct {
 	Directives string // the site's directives
 	Before     string // snippets and sites before the site
 	After      string // sites after it
-	Unopened   bool   // Start and Reload do not wait for the store
+	Unopened   bool   // the store does not work, so Start and Reload do not wait for it
 }
 
 // NewSite returns a site with free addresses.
@@ -158,8 +158,8 @@ func (s *Site) Start(tb testing.TB) *Process {
 	return p
 }
 
-// awaitStore waits until the store is open, or cannot be opened: Caddy does not, and the
-// first callbacks would be forwarded.
+// awaitStore waits until the store is open and works: Caddy does not, and the first
+// callbacks would be forwarded.
 func (s *Site) awaitStore(tb testing.TB) {
 	if s.Unopened {
 		return
@@ -173,7 +173,7 @@ func (s *Site) awaitStore(tb testing.TB) {
 		}
 		defer func() { _ = resp.Body.Close() }()
 		text, err := io.ReadAll(resp.Body)
-		return err == nil && !strings.Contains(string(text), outbox.ErrNotReady.Error())
+		return err == nil && !strings.Contains(string(text), `"store_error"`)
 	})
 }
 
