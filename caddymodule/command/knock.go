@@ -181,8 +181,8 @@ func (r *probed) seemsGuarded() bool {
 	return len(statuses) > 2
 }
 
-// err returns an error if a call got in, if no guard is there, or if the genuine call was not
-// answered OK.
+// err returns an error if a call got in, if no guard is there, if it refuses the app whatever
+// the Sign, or if the genuine call was not answered OK.
 func (r *probed) err() error {
 	last := r.Calls[len(r.Calls)-1]
 	switch {
@@ -192,6 +192,8 @@ func (r *probed) err() error {
 		return fmt.Errorf("%d calls got in", r.GotIn)
 	case !r.seemsGuarded():
 		return errors.New("no guard answers here: is this the path that the site guards?")
+	case r.Calls[1].Reason == callback.ReasonApp:
+		return errors.New("nothing got in, but nothing was tried either: the guard does not know the app")
 	case last.Result == notOK || last.Result == unclear:
 		return errors.New("nothing got in, but the genuine call was not answered OK")
 	}

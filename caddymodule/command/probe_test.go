@@ -227,8 +227,15 @@ func TestProbeSaysWhatItCannotTell(t *testing.T) {
 			[]string{"to /callback/", "to /callback%2f", "to /callback;x", "to any other path"},
 			"",
 		},
-		"another token":   {handled(guard), []string{"--token", guardtest.NewToken}, notOK, []string{"genuine"}, "the genuine call was not answered OK"},
-		"another app":     {handled(guard), []string{"--app", "1400000007"}, notOK, []string{"genuine"}, "the genuine call was not answered OK"},
+		"another token": {handled(guard), []string{"--token", guardtest.NewToken}, notOK, []string{"genuine"}, "the genuine call was not answered OK"},
+		"another app":   {handled(guard), []string{"--app", "1400000007"}, notOK, []string{"genuine"}, "the guard does not know the app"},
+		"another app, and no token": {
+			handled(guard),
+			[]string{"--app", "1400000007", "--token", ""},
+			skipped,
+			[]string{"stale by 2 minutes", "genuine"},
+			"the guard does not know the app",
+		},
 		"another command": {handled(guard), []string{"--command", "State.StateChange"}, notOK, []string{"genuine"}, "the genuine call was not answered OK"},
 		"no backend":      {handled(guardtest.Guard()), nil, notOK, []string{"genuine"}, "the genuine call was not answered OK"},
 	} {
