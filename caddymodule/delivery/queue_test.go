@@ -98,17 +98,20 @@ func TestEndToEndDeliveryHasTheOptionsOfItsQueue(t *testing.T) {
 		s.Start(t)
 		p := guardtest.NewPoster(t, s.Listen)
 		const events = 8
-		var posts sync.WaitGroup
 		for i := range events {
+			var posts sync.WaitGroup
 			for name := range queues {
-				posts.Go(func() { // at once, so that there are enough for all workers
+				posts.Go(func() { // fast, so that there are enough for all workers
 					if _, answer, err := p.Post("/"+name, callback.RecallCommand, guardtest.Event(fmt.Sprint(name, i))); err != nil || answer != guardtest.OKJSON {
 						t.Error(answer, err)
 					}
 				})
 			}
+			posts.Wait()
 		}
-		posts.Wait()
+		if t.Failed() {
+			t.FailNow()
+		}
 		of := func(guard string) (items []outbox.Delivery) {
 			for _, item := range s.Items(t) {
 				if item.Callback.Guard == guard {
