@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -236,7 +237,8 @@ const bulk = 200
 // RetryAll retries all callbacks that the filter selects, as Retry does, and returns
 // their number. It skips callbacks that cannot be retried.
 func (o *Outbox) RetryAll(ctx context.Context, f Filter, options OptionsOf) (done int, err error) {
-	return o.each(ctx, f, func(ctx context.Context, batch []selection) (done int, err error) {
+	waiting := make(map[conversation]int64) // a row of each
+	done, err = o.each(ctx, f, func(ctx context.Context, batch []selection) (done int, err error) {
 		err = o.change(ctx, func(tx riverdriver.ExecutorTx) error {
 			done, err = retryAtOnce(ctx, tx, batch, options)
 			return err
@@ -250,8 +252,17 @@ func (o *Outbox) RetryAll(ctx context.Context, f Filter, options OptionsOf) (don
 		if err != nil {
 			return 0, err // all of the batch were rolled back
 		}
-		return done, advanceAfter(ctx, o.store.write, idsOf(batch)...)
+		for _, s := range batch {
+			if s.name != "" && options(s.queue).Ordered {
+				waiting[s.conversation] = s.id
+			}
+		}
+		return done, nil
 	})
+	for ids := range slices.Chunk(slices.Collect(maps.Values(waiting)), bulk/4) { // which takes longer
+		err = errors.Join(err, advanceAfter(ctx, o.store.write, ids...))
+	}
+	return done, err
 }
 
 // retryAtOnce retries a batch, with one statement for each queue.
@@ -262,22 +273,26 @@ func retryAtOnce(ctx context.Context, tx riverdriver.Executor, batch []selection
 	}
 	for q, of := range queues {
 		ids, o := joined(idsOf(of)), options(q)
-		err := tx.Exec(ctx, fmt.Sprintf("UPDATE river_job SET state = 'available', attempt = 0, max_attempts = %d, metadata = '{}', finalized_at = NULL,"+
-			" scheduled_at = CURRENT_TIMESTAMP WHERE state <> 'running' AND id IN (%s)", o.MaxAttempts, ids))
-		if err != nil {
+		change := func(state, which string) error { // but rows that are so already
+			return tx.Exec(ctx, fmt.Sprintf("UPDATE river_job SET state = '%[1]s', attempt = 0, max_attempts = %[2]d, metadata = '{}', finalized_at = NULL,"+
+				" scheduled_at = CURRENT_TIMESTAMP WHERE state <> 'running' AND NOT (state = '%[1]s' AND attempt = 0 AND max_attempts = %[2]d)"+
+				" AND %[3]s AND id IN (%[4]s)", state, o.MaxAttempts, which, ids))
+		}
+		alone := "id > 0"
+		if o.Ordered { // RetryAll makes the first of each conversation available
+			if err := change("pending", conversationOf+" <> ''"); err != nil {
+				return 0, err
+			}
+			alone = "coalesce(" + conversationOf + ", '') = ''"
+		}
+		if err := change("available", alone); err != nil {
 			return 0, err
 		}
 		var n int
-		if err := tx.QueryRow(ctx, "SELECT count(*) FROM river_job WHERE state = 'available' AND id IN ("+ids+")").Scan(&n); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT count(*) FROM river_job WHERE state IN ('available', 'pending') AND id IN ("+ids+")").Scan(&n); err != nil {
 			return 0, err
 		}
 		done += n
-		if !o.Ordered {
-			continue
-		}
-		if err := tx.Exec(ctx, "UPDATE river_job SET state = 'pending' WHERE state = 'available' AND "+conversationOf+" <> '' AND id IN ("+ids+")"); err != nil {
-			return 0, err
-		}
 	}
 	return done, nil
 }
@@ -342,8 +357,14 @@ func (o *Outbox) each(ctx context.Context, f Filter, change func(context.Context
 
 // selection is a callback that a filter selects.
 type selection struct {
-	id    int64
+	id int64
+	conversation
+}
+
+// conversation is a conversation in a queue. Callbacks of none have no name.
+type conversation struct {
 	queue Queue
+	name  string
 }
 
 func idsOf(batch []selection) []int64 {
@@ -355,22 +376,29 @@ func idsOf(batch []selection) []int64 {
 }
 
 // selected returns all callbacks that the filter selects, the newest first.
-func (o *Outbox) selected(ctx context.Context, f Filter) (all []selection, err error) {
-	for left := f.Limit; ; left -= f.Limit {
-		f.Limit = maxListed
-		if left > 0 {
-			f.Limit = min(maxListed, left)
-		}
-		deliveries, err := o.List(ctx, f)
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range deliveries {
-			all = append(all, selection{d.ID, d.Callback.queue()})
-		}
-		if len(deliveries) < f.Limit || f.Limit == left {
-			return all, nil
-		}
-		f.Before = all[len(all)-1].id
+func (o *Outbox) selected(ctx context.Context, f Filter) ([]selection, error) {
+	if err := o.usable(); err != nil {
+		return nil, err
 	}
+	where, args, err := o.where(f)
+	if err != nil {
+		return nil, err
+	}
+	query := "SELECT id, queue, " + conversationOf + " AS conversation FROM river_job WHERE " + where + " ORDER BY id DESC"
+	if f.Limit > 0 {
+		query += fmt.Sprint(" LIMIT ", f.Limit)
+	}
+	var rows []struct {
+		ID           int64  `json:"id"`
+		Queue        string `json:"queue"`
+		Conversation string `json:"conversation"`
+	}
+	if err := o.selectJSON(ctx, &rows, []string{"id", "queue", "conversation"}, nil, query, args...); err != nil {
+		return nil, err
+	}
+	all := make([]selection, len(rows))
+	for i, r := range rows {
+		all[i] = selection{r.ID, conversation{queueOf(r.Queue), r.Conversation}}
+	}
+	return all, nil
 }
