@@ -310,7 +310,13 @@ func TestSendFailsUnlessTheAnswerIsOK(t *testing.T) {
 func TestSendSaysWhatIsProbablyWrong(t *testing.T) {
 	t.Parallel()
 	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/callback" {
+		switch r.URL.Path {
+		case "/callback":
+		case "/down":
+			w.WriteHeader(http.StatusBadGateway)
+		case "/old":
+			_, _ = w.Write([]byte(`{"code":0}`))
+		default:
 			http.NotFound(w, r)
 		}
 	}))
@@ -320,6 +326,8 @@ func TestSendSaysWhatIsProbablyWrong(t *testing.T) {
 	for target, want := range map[string]string{
 		plain.URL + "/callback": "is there a backend after the guard?",
 		plain.URL + "/other":    "is this the path that the site guards?",
+		plain.URL + "/down":     "the backend does not answer",
+		plain.URL + "/old":      "not in Tencent's form",
 		strings.Replace(plain.URL, "http:", "https:", 1) + "/callback":  "write http:// in place of https://",
 		strings.Replace(secure.URL, "https:", "http:", 1) + "/callback": "write https:// in place of http://",
 	} {

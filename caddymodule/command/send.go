@@ -170,10 +170,14 @@ func (r sendResult) hint() string {
 	switch {
 	case r.Status == http.StatusOK && r.Text == "" && len(r.Answer) == 0:
 		return ": no handler answered: is there a backend after the guard?"
+	case r.Status == http.StatusBadGateway && r.Text == "" && len(r.Answer) == 0:
+		return ": the backend does not answer: is its address right, and does it run?"
 	case r.Status == http.StatusNotFound:
 		return ": nothing is there: is this the path that the site guards?"
 	case r.Status == http.StatusBadRequest && strings.Contains(r.Text, "HTTP request to an HTTPS server"):
 		return ": this port speaks TLS: write https:// in place of http://"
+	case r.Status == http.StatusOK && !bytes.Contains(r.Answer, []byte("ActionStatus")):
+		return `: it is not in Tencent's form, {"ActionStatus":"OK","ErrorInfo":"","ErrorCode":0}`
 	}
 	return ""
 }
