@@ -265,31 +265,31 @@ func (o *Outbox) RetryAll(ctx context.Context, f Filter, options OptionsOf) (don
 	return done, err
 }
 
-// retryAtOnce retries a batch, with one statement for each queue.
+// retryAtOnce retries a batch, with one statement for all rows that get the same values.
 func retryAtOnce(ctx context.Context, tx riverdriver.Executor, batch []selection, options OptionsOf) (done int, err error) {
-	queues := make(map[Queue][]selection)
-	for _, s := range batch {
-		queues[s.queue] = append(queues[s.queue], s)
+	type values struct {
+		state       string
+		maxAttempts int
 	}
-	for q, of := range queues {
-		ids, o := joined(idsOf(of)), options(q)
-		change := func(state, which string) error { // but rows that are so already
-			return tx.Exec(ctx, fmt.Sprintf("UPDATE river_job SET state = '%[1]s', attempt = 0, max_attempts = %[2]d, metadata = '{}', finalized_at = NULL,"+
-				" scheduled_at = CURRENT_TIMESTAMP WHERE state <> 'running' AND NOT (state = '%[1]s' AND attempt = 0 AND max_attempts = %[2]d)"+
-				" AND %[3]s AND id IN (%[4]s)", state, o.MaxAttempts, which, ids))
+	rows := make(map[values][]int64)
+	for _, s := range batch {
+		of := options(s.queue)
+		v := values{"available", of.MaxAttempts}
+		if of.Ordered && s.name != "" {
+			v.state = "pending" // RetryAll makes the first of each conversation available
 		}
-		alone := "id > 0"
-		if o.Ordered { // RetryAll makes the first of each conversation available
-			if err := change("pending", conversationOf+" <> ''"); err != nil {
-				return 0, err
-			}
-			alone = "coalesce(" + conversationOf + ", '') = ''"
-		}
-		if err := change("available", alone); err != nil {
+		rows[v] = append(rows[v], s.id)
+	}
+	for v, of := range rows {
+		ids := joined(of)
+		err := tx.Exec(ctx, fmt.Sprintf("UPDATE river_job SET state = '%[1]s', attempt = 0, max_attempts = %[2]d, metadata = '{}', finalized_at = NULL,"+
+			" scheduled_at = CURRENT_TIMESTAMP WHERE state <> 'running' AND NOT (state = '%[1]s' AND attempt = 0 AND max_attempts = %[2]d)"+
+			" AND id IN (%[3]s)", v.state, v.maxAttempts, ids))
+		if err != nil {
 			return 0, err
 		}
 		var n int
-		if err := tx.QueryRow(ctx, "SELECT count(*) FROM river_job WHERE state IN ('available', 'pending') AND id IN ("+ids+")").Scan(&n); err != nil {
+		if err := tx.QueryRow(ctx, fmt.Sprintf("SELECT count(*) FROM river_job WHERE state = '%s' AND id IN (%s)", v.state, ids)).Scan(&n); err != nil {
 			return 0, err
 		}
 		done += n
@@ -365,14 +365,6 @@ type selection struct {
 type conversation struct {
 	queue Queue
 	name  string
-}
-
-func idsOf(batch []selection) []int64 {
-	ids := make([]int64, len(batch))
-	for i, s := range batch {
-		ids[i] = s.id
-	}
-	return ids
 }
 
 // selected returns all callbacks that the filter selects, the newest first.
