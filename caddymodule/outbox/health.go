@@ -8,8 +8,6 @@ import (
 	"errors"
 	"sync"
 	"time"
-
-	"github.com/riverqueue/river/riverdriver"
 )
 
 // health is whether the store works, so that one line is logged when that changes, instead
@@ -54,8 +52,7 @@ func (o *Outbox) note(err error) {
 // a fault, that does not show that the store works again: the row of the queue is written.
 func (o *Outbox) noteIdle(ctx context.Context, q Queue, err error) {
 	if err == nil && o.health.hasFailed() {
-		now := time.Now().UTC()
-		_, err = o.store.write.QueueCreateOrSetUpdatedAt(ctx, &riverdriver.QueueCreateOrSetUpdatedAtParams{Metadata: []byte("{}"), Name: q.river(), Now: &now})
+		err = touch(ctx, o.store.write, q)
 	}
 	o.note(err)
 }

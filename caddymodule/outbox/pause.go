@@ -15,9 +15,7 @@ import (
 func (o *Outbox) Pause(ctx context.Context, q Queue) error {
 	now := time.Now().UTC()
 	return o.change(ctx, func(tx riverdriver.ExecutorTx) error {
-		// A queue is unknown to River until a process works it.
-		_, err := tx.QueueCreateOrSetUpdatedAt(ctx, &riverdriver.QueueCreateOrSetUpdatedAtParams{Metadata: []byte("{}"), Name: q.river(), Now: &now})
-		if err != nil {
+		if err := touch(ctx, tx, q); err != nil {
 			return err
 		}
 		return tx.QueuePause(ctx, &riverdriver.QueuePauseParams{Name: q.river(), Now: &now})
@@ -28,12 +26,18 @@ func (o *Outbox) Pause(ctx context.Context, q Queue) error {
 func (o *Outbox) Resume(ctx context.Context, q Queue) error {
 	now := time.Now().UTC()
 	return o.change(ctx, func(tx riverdriver.ExecutorTx) error {
-		_, err := tx.QueueCreateOrSetUpdatedAt(ctx, &riverdriver.QueueCreateOrSetUpdatedAtParams{Metadata: []byte("{}"), Name: q.river(), Now: &now})
-		if err != nil {
+		if err := touch(ctx, tx, q); err != nil {
 			return err
 		}
 		return tx.QueueResume(ctx, &riverdriver.QueueResumeParams{Name: q.river(), Now: &now})
 	})
+}
+
+// touch writes the row of the queue, which is unknown to River until a process works it.
+func touch(ctx context.Context, exec riverdriver.Executor, q Queue) error {
+	now := time.Now().UTC()
+	_, err := exec.QueueCreateOrSetUpdatedAt(ctx, &riverdriver.QueueCreateOrSetUpdatedAtParams{Metadata: []byte("{}"), Name: q.river(), Now: &now})
+	return err
 }
 
 // isPaused reports whether the queue is paused, as far as the store can tell.
