@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -60,8 +61,12 @@ type Guard struct {
 	// Routes are the routes to the consumers and, with the name "", to the backend.
 	Routes map[string]*Backend
 
-	handler *Handler
+	handler    *Handler
+	inProgress atomic.Int64
 }
+
+// InProgress reports whether the guard's handler is serving calls, of which it may store some.
+func (g *Guard) InProgress() bool { return g.inProgress.Load() > 0 }
 
 // Sign returns raw query parameters with a new RequestTime and Sign for a callback of the
 // app, or "" if the callback was not signed, the app has no token, or the guard removes

@@ -245,6 +245,8 @@ func (h *Handler) check() error {
 // ServeHTTP judges the callback, records the result, performs the action, and remembers the
 // call.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	h.guard.inProgress.Add(1)
+	defer h.guard.inProgress.Add(-1)
 	c := h.judge(r)
 	h.record(r, c)
 	err := h.act(w, r, next, c)

@@ -319,33 +319,8 @@ type openOutbox struct{ *outbox.Outbox }
 // Destruct implements [caddy.Destructor]. It closes the store when no configuration uses
 // it any longer.
 func (o openOutbox) Destruct() error {
-	warnOfLeft(o.Outbox)
 	o.Close()
 	return nil
-}
-
-// warnOfLeft warns of deliveries that stay behind in a store that the new configuration
-// does not use.
-func warnOfLeft(o *outbox.Outbox) {
-	if caddy.Exiting() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	counts, err := o.Counts(ctx)
-	if err != nil {
-		return // errors of the store are logged elsewhere
-	}
-	waiting := 0
-	for _, c := range counts {
-		if isWaiting(c.State) {
-			waiting += c.N
-		}
-	}
-	if waiting > 0 {
-		caddy.Log().Named("tim_delivery").Warn("deliveries are left in a store that is no longer configured; configure it again to deliver them",
-			zap.Int("deliveries", waiting))
-	}
 }
 
 func (s *Service) key() string { return s.name + "\n" + s.store.Key() }
@@ -515,9 +490,10 @@ func (s *Service) longestTimeout() time.Duration {
 	return time.Duration(longest)
 }
 
-// Cleanup closes the store, unless another configuration uses it. Caddy calls it after all
-// servers have stopped, so callbacks can be stored until then. It also stops the deliveries
-// of a configuration that has failed to start after it was said to be running.
+// Cleanup closes the store, unless another configuration uses it. If Caddy is exiting, all
+// servers have stopped before. Otherwise, they are still serving calls that have begun, and
+// the store is closed when there are none any more. Cleanup also stops the deliveries of a
+// configuration that has failed to start after it was said to be running.
 func (s *Service) Cleanup() error {
 	if s.open == nil { // Provision has failed
 		return nil
@@ -525,10 +501,44 @@ func (s *Service) Cleanup() error {
 	if err := s.Stop(); err != nil {
 		return err
 	}
-	if s.IsOpen() {
+	switch {
+	case !s.IsOpen():
+	case caddy.Exiting():
 		s.release()
+	default:
+		go func() {
+			left := s.warnOfLeft(0)
+			s.awaitCalls()
+			s.warnOfLeft(left)
+			s.release()
+		}()
 	}
 	return nil
+}
+
+// newConnection is how long a connection that has not sent anything may do so after its
+// server was told to shut down: [http.Server.Shutdown] closes it then.
+const newConnection = 5 * time.Second
+
+// awaitCalls waits until the servers of a replaced configuration serve no call any more that
+// may be stored.
+func (s *Service) awaitCalls() {
+	for stopped := time.Now(); ; time.Sleep(100 * time.Millisecond) {
+		ended := caddy.Exiting() || time.Since(stopped) > newConnection
+		if ended && !s.inProgress() {
+			return
+		}
+	}
+}
+
+// inProgress reports whether any guard is serving calls.
+func (s *Service) inProgress() bool {
+	for _, guards := range s.guards {
+		if slices.ContainsFunc(guards, (*caddymodule.Guard).InProgress) {
+			return true
+		}
+	}
+	return false
 }
 
 // Interface guards

@@ -7,6 +7,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/timguard/timguard/caddymodule/outbox"
@@ -51,6 +52,31 @@ func (s *Service) warnOfUnclaimed() {
 			zap.String("guard", queue.Guard), zap.String("consumer", queue.Consumer), zap.Int("deliveries", n))
 	}
 	s.warnOfPaused(ctx, counts)
+}
+
+// warnOfLeft warns of deliveries that stay behind in the store, because the configuration
+// that has replaced this one does not use it, and returns their number. It does not warn of
+// as many as it has warned of before.
+func (s *Service) warnOfLeft(before int) (left int) {
+	if now := running(); caddy.Exiting() || now != nil && now.key() == s.key() {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	counts, err := s.Outbox().Counts(ctx)
+	if err != nil {
+		return before // errors of the store are logged elsewhere
+	}
+	for _, c := range counts {
+		if isWaiting(c.State) {
+			left += c.N
+		}
+	}
+	if left > before {
+		caddy.Log().Named("tim_delivery").Warn("deliveries are left in a store that is no longer configured; configure it again to deliver them",
+			zap.Int("deliveries", left))
+	}
+	return left
 }
 
 // warnOfPaused warns of deliveries that wait for an operator to resume their queue.

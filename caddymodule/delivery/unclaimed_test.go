@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -173,6 +174,48 @@ func TestEndToEndDeliveryReportsWhatIsLeftInAnotherStore(t *testing.T) {
 			s.Reload(t)
 			b.WantAll(t, 20*time.Second, []string{"left1", "left2"})
 			s.WantState(t, outbox.Delivered, 2)
+		})
+	}
+}
+
+// A callback that a server of the replaced configuration is still forwarding is stored if the
+// backend does not accept it, in the store that its configuration has.
+func TestEndToEndDeliveryStoresWhatAReloadToAnotherStoreFindsInProgress(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(t *testing.T, s *guardtest.Site){
+		"another file": func(t *testing.T, s *guardtest.Site) {
+			t.Helper()
+			s.Options = "store sqlite " + filepath.Join(t.TempDir(), "other.db")
+		},
+		"no store": func(_ *testing.T, s *guardtest.Site) { s.App, s.Directives = false, "respond 200" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			arrived, answer := make(chan struct{}), make(chan struct{})
+			b := guardtest.NewBackend(t, func(*guardtest.Backend) http.HandlerFunc {
+				return func(w http.ResponseWriter, _ *http.Request) {
+					close(arrived)
+					<-answer
+					w.WriteHeader(http.StatusInternalServerError)
+				}
+			})
+			site := guardtest.Guard("on after forward {\nfallback deliver\n}", "backend "+b.Address())
+			s := guardtest.NewSite(t, site)
+			p := s.Start(t)
+			var posted sync.WaitGroup
+			posted.Go(func() { guardtest.NewPoster(t, s.Listen).WantOK(t, "inside") })
+			<-arrived
+			change(t, s)
+			s.Reload(t)
+			close(answer)
+			posted.Wait()
+			p.WantLog(t, "deliveries are left in a store that is no longer configured; configure it again to deliver them",
+				map[string]any{"deliveries": 1.0})
+
+			b.Will(guardtest.Accepts)
+			s.App, s.Options, s.Directives = true, "", site
+			s.Reload(t)
+			b.WantAll(t, 20*time.Second, []string{"inside"})
 		})
 	}
 }
