@@ -74,6 +74,20 @@ func TestCallsAreRememberedByTheirValues(t *testing.T) {
 	}
 }
 
+// reverse_proxy aborts when the backend's answer breaks off.
+func TestCallsThatAreAbortedAreRemembered(t *testing.T) {
+	t.Parallel()
+	s := serve(t, "tim_callback {\napp 1400000000 "+guardtest.Token+"\nname aborts\n}", func(http.ResponseWriter, *http.Request) error {
+		panic(http.ErrAbortHandler)
+	})
+	if _, _, err := s.call(t.Context(), request{query: goodQuery(), body: recallBody(t)}); err == nil {
+		t.Error("an answer that breaks off was passed on as a whole one")
+	}
+	if c := lastCalls(t, CallFilter{Guard: "aborts"}, 1)[0]; c.Values["action"] != "forward" || !c.Verified {
+		t.Errorf("remembered as %+v", c)
+	}
+}
+
 func TestCallFilterSelects(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{"command": callback.RecallCommand, "reason": "sign", "conversation": "@TGS#1"}

@@ -249,11 +249,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	defer h.guard.inProgress.Add(-1)
 	c := h.judge(r)
 	h.record(r, c)
-	err := h.act(w, r, next, c)
-	seen := c.remembered(h.logsAccess() || isWatched())
-	h.history.add(&seen)
-	c.body.Release()
-	return err
+	defer func() { // also if the handler aborts, as reverse_proxy does when an answer breaks off
+		seen := c.remembered(h.logsAccess() || isWatched())
+		h.history.add(&seen)
+		c.body.Release()
+	}()
+	return h.act(w, r, next, c)
 }
 
 // Interface guards
