@@ -151,8 +151,9 @@ func newStoredRequest(r *http.Request) StoredRequest {
 	return s
 }
 
-// provisionDeliveries registers the guard with the app tim_delivery if it has routes of its
-// own. A Caddy without the app can do everything but store.
+// provisionDeliveries loads the app tim_delivery, and registers the guard with it if it has
+// routes of its own. Without any, the app may still find callbacks that were stored when it
+// had some. A Caddy without the app can do everything but store.
 func (h *Handler) provisionDeliveries(ctx caddy.Context, config [sha256.Size]byte) error {
 	h.guard = &Guard{
 		Name: h.Name, Stores: slices.ContainsFunc(h.Rules, Rule.stores), ConfigHash: config, Server: h.server, Routes: h.routes(), handler: h,
@@ -163,13 +164,13 @@ func (h *Handler) provisionDeliveries(ctx caddy.Context, config [sha256.Size]byt
 	case !hasDeliveries && h.guard.Stores:
 		return errors.New("storing callbacks (deliver, fallback deliver, copy) needs a Caddy with deliveries: " +
 			"build it with github.com/timguard/timguard, not with its caddymodule alone")
-	case !hasDeliveries, len(h.guard.Routes) == 0:
+	case !hasDeliveries, h.server == nil && len(h.guard.Routes) == 0:
 		return nil
 	case h.server == nil:
 		return errors.New("backend and consumer require an HTTP server")
 	}
 	app, err := ctx.App("tim_delivery")
-	if err != nil {
+	if err != nil || len(h.guard.Routes) == 0 {
 		return err
 	}
 	deliveries, ok := app.(Deliveries)

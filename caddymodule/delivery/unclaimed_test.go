@@ -101,6 +101,25 @@ func TestEndToEndDeliveryReportsWhatNobodyClaims(t *testing.T) {
 	}
 }
 
+// Nothing but a guard tells that there may be a store, if it is the default one and the guard
+// has lost its backend.
+func TestEndToEndDeliveryReportsWhatNobodyClaimsInTheDefaultStore(t *testing.T) {
+	t.Parallel()
+	b := guardtest.NewBackend(t, guardtest.Answers(http.StatusServiceUnavailable, ""))
+	s := guardtest.NewSite(t, guardtest.Delivering(b))
+	s.App = false
+	p := s.Start(t)
+	guardtest.NewPoster(t, s.Listen).WantOK(t, "unclaimed")
+	s.WantState(t, outbox.Retrying, 1)
+	p.Terminate(t)
+
+	s.Directives = guardtest.Guard() + "\nreverse_proxy " + b.Address()
+	p = s.Start(t)
+	wantUnclaimed(t, p, 1)
+	p.WantLog(t, "deliveries await a guard of this name with this backend; configure it again, or discard them",
+		map[string]any{"level": "warn", "guard": "default", "deliveries": 1.0})
+}
+
 // If the store cannot be opened when Caddy starts, what nobody claims is reported as soon as
 // it can.
 func TestEndToEndDeliveryReportsWhatNobodyClaimsWhenTheStoreIsOpen(t *testing.T) {
