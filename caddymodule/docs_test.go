@@ -351,8 +351,9 @@ func TestDocsConfigurationsLoad(t *testing.T) {
 	key := strings.Repeat("a", 43) + "="
 	here := strings.NewReplacer( // what this machine does not have
 		"{file./run/secrets/tim_callback_token}", "{env.TIM_CALLBACK_TOKEN}",
-		"{file./run/secrets/tim_key}", key, "{file./run/secrets/tim_key_old}", strings.Replace(key, "a", "b", 1),
-		"/var/log/caddy", t.TempDir(),
+		"{file./etc/timguard/key}", key, "{file./etc/timguard/key_new}", strings.Replace(key, "a", "b", 1),
+		"{file./run/secrets/tim_key}", key,
+		"/var/log/timguard", t.TempDir(),
 	)
 	for _, p := range docPages(t) {
 		for i, b := range p.blocks {
