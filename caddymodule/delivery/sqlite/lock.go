@@ -4,9 +4,10 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/gofrs/flock"
@@ -24,17 +25,38 @@ func lock(path string) (unlock func(), err error) {
 		return nil, fmt.Errorf("sqlite: %s is open in another process%s; each Caddy needs a file of its own, or a store that can be shared, such as postgres",
 			path, holder(name))
 	}
-	// The ID is for the error above only.
-	if err := os.WriteFile(name, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+	if err := writeID(name); err != nil {
 		_ = l.Unlock()
 		return nil, fmt.Errorf("sqlite: locking: %w", err)
 	}
 	return func() { _ = l.Unlock() }, nil
 }
 
+// The process ID, which is for the error above only, is behind the first byte of the lock file.
+// That byte is what is locked on Windows, where it can then be neither read nor written.
+const (
+	idOffset = 1
+	idWidth  = 20
+)
+
+// writeID writes the ID of this process into a lock file, over that of an earlier one.
+func writeID(name string) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(fmt.Appendf(nil, "%-*d", idWidth, os.Getpid()), idOffset)
+	return errors.Join(err, f.Close())
+}
+
 // holder returns the process ID in a lock file, as a part of an error.
 func holder(name string) string {
-	text, err := os.ReadFile(name)
+	f, err := os.Open(name)
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	text, err := io.ReadAll(io.NewSectionReader(f, idOffset, idWidth))
 	if id := strings.TrimSpace(string(text)); err == nil && id != "" {
 		return " with the ID " + id
 	}
