@@ -133,8 +133,9 @@ func TestRiversStatementsAreKeptPrepared(t *testing.T) {
 	t.Parallel()
 	var prepared atomic.Int64
 	silent := slog.New(slog.DiscardHandler)
+	path := filepath.Join(t.TempDir(), "test.db") // which Windows can remove only after Close
 	o := outbox.Open(func() (outbox.Store, error) {
-		return open(filepath.Join(t.TempDir(), "test.db"), silent, func(dsn string) (driver.Connector, error) {
+		return open(path, silent, func(dsn string) (driver.Connector, error) {
 			c, err := driverConnector(dsn)
 			return counting{c, &prepared}, err
 		})
