@@ -30,23 +30,33 @@ func (t *TLS) UnmarshalOption(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// Config returns the configuration of a client.
-func (t *TLS) Config() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if t.CA == "" {
-		return config, nil
+// PEM returns the content of the file with the certificates, which identifies a client as the
+// file's name does not. Without a file, it is empty.
+func (t *TLS) PEM() (string, error) {
+	if t == nil || t.CA == "" {
+		return "", nil
 	}
 	path, err := Setting("tls", t.CA)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	pem, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("tls: %w", err)
+		return "", fmt.Errorf("tls: %w", err)
 	}
-	config.RootCAs = x509.NewCertPool()
-	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("tls: %s contains no certificate in PEM", path)
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return "", fmt.Errorf("tls: %s contains no certificate in PEM", path)
 	}
-	return config, nil
+	return string(pem), nil
+}
+
+// TLSConfig returns the configuration of a client that trusts the authorities with the
+// certificates, or those of the system if there are none.
+func TLSConfig(pem string) *tls.Config {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if pem != "" {
+		config.RootCAs = x509.NewCertPool()
+		config.RootCAs.AppendCertsFromPEM([]byte(pem))
+	}
+	return config
 }

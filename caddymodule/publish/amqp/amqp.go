@@ -81,8 +81,12 @@ func (b *Broker) Provision(ctx caddy.Context) error {
 	if b.TLS != nil && uri.Scheme != "amqps" {
 		return errors.New("tls needs a URL that begins with amqps://")
 	}
-	s := settings{url, exchange, b.TLS}
-	if b.client, b.release, err = clients.Acquire(s, func() (*client, error) { return newClient(s) }); err != nil {
+	ca, err := b.TLS.PEM()
+	if err != nil {
+		return err
+	}
+	s := settings{url, exchange, b.TLS != nil, ca}
+	if b.client, b.release, err = clients.Acquire(s, func() (*client, error) { return newClient(s), nil }); err != nil {
 		return err
 	}
 	ctx.Logger().Info("publishing callbacks", zap.String("host", uri.Host), zap.Int("port", uri.Port), zap.String("vhost", uri.Vhost),

@@ -29,7 +29,8 @@ var clients = publish.NewClients[*client]()
 type settings struct {
 	URL      string
 	Exchange string
-	TLS      *publish.TLS
+	TLS      bool
+	CA       string // in PEM
 }
 
 // client is an AMQP client that connects when it is needed, again if it was disconnected.
@@ -53,14 +54,12 @@ const (
 	maxBackoff   = 2 * time.Second
 )
 
-func newClient(s settings) (*client, error) {
+func newClient(s settings) *client {
 	c := &client{settings: s}
-	if s.TLS == nil { // the URL may have options of TLS
-		return c, nil
+	if s.TLS { // otherwise, the URL may have options of TLS
+		c.tls = publish.TLSConfig(s.CA)
 	}
-	var err error
-	c.tls, err = s.TLS.Config()
-	return c, err
+	return c
 }
 
 // connect returns an open session. While the broker cannot be reached, it fails at once

@@ -31,7 +31,8 @@ var clients = publish.NewClients[*client]()
 // settings identify a client.
 type settings struct {
 	Brokers []string
-	TLS     *publish.TLS
+	TLS     bool
+	CA      string // in PEM
 	SASL    SASL
 }
 
@@ -98,12 +99,8 @@ func newClient(s settings) (*client, error) {
 			return min(50*time.Millisecond<<min(tries, 5), maxBackoff)
 		}),
 	}
-	if s.TLS != nil {
-		config, err := s.TLS.Config()
-		if err != nil {
-			return nil, err
-		}
-		options = append(options, kgo.DialTLSConfig(config))
+	if s.TLS {
+		options = append(options, kgo.DialTLSConfig(publish.TLSConfig(s.CA)))
 	}
 	if mechanism := mechanisms[s.SASL.Mechanism]; mechanism != nil {
 		options = append(options, kgo.SASL(mechanism(s.SASL.User, s.SASL.Password)))

@@ -92,7 +92,7 @@ func (b *Broker) Provision(ctx caddy.Context) error {
 		return err
 	}
 	ctx.Logger().Info("publishing callbacks", zap.Strings("brokers", s.Brokers), zap.String("topic", b.Topic), zap.String("key", b.Key),
-		zap.Bool("tls", s.TLS != nil), zap.String("sasl", s.SASL.Mechanism))
+		zap.Bool("tls", s.TLS), zap.String("sasl", s.SASL.Mechanism))
 	return nil
 }
 
@@ -112,8 +112,9 @@ func (b *Broker) check() error {
 
 // settings returns the settings of the client, with placeholders replaced.
 func (b *Broker) settings() (settings, error) {
-	s := settings{TLS: b.TLS}
-	var failed []error
+	ca, err := b.TLS.PEM()
+	s := settings{TLS: b.TLS != nil, CA: ca}
+	failed := []error{err}
 	replace := func(option, text string) string {
 		got, err := publish.Setting(option, text)
 		failed = append(failed, err)
