@@ -107,6 +107,11 @@ const (
 	CauseOther        = "other"
 )
 
+// Errorf returns an [*Error] with the cause, which says what [fmt.Errorf] says.
+func Errorf(cause, format string, args ...any) error {
+	return &Error{Cause: cause, Err: fmt.Errorf(format, args...)}
+}
+
 // Error implements the error interface.
 func (e *Error) Error() string { return e.Err.Error() }
 

@@ -88,10 +88,8 @@ func (c *client) lastErr() error {
 	return c.err
 }
 
-var errConnecting = &publish.Error{
-	Cause: publish.CauseUnreachable,
-	Err:   errors.New("there is no connection to the broker yet; is the broker running, and is the address right?"),
-}
+var errConnecting = publish.Errorf(publish.CauseUnreachable,
+	"there is no connection to the broker yet; is the broker running, and is the address right?")
 
 // current returns the open session, a channel that is closed when the running try to connect
 // ends, or the error of the last one.
@@ -136,7 +134,7 @@ func (c *client) publish(ctx context.Context, key string, m publish.Message) err
 		err = s.publish(ctx, c.Exchange, key, m)
 	}
 	if refused, ok := errors.AsType[*amqp091.Error](err); ok && refused.Code == amqp091.PreconditionFailed && !strings.Contains(refused.Reason, fmt.Sprintf(" %d ", len(m.Body))) {
-		return because(publish.CauseRefused, "the broker has closed the channel because of another message: %s", refused.Reason)
+		return publish.Errorf(publish.CauseRefused, "the broker has closed the channel because of another message: %s", refused.Reason)
 	}
 	return c.explain(err)
 }
@@ -194,17 +192,17 @@ func (c *client) explain(err error) error {
 	var noTLS tls.RecordHeaderError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return because(publish.CauseTimeout, "the broker has not confirmed the message in time; is it overloaded, or is timeout too short?")
+		return publish.Errorf(publish.CauseTimeout, "the broker has not confirmed the message in time; is it overloaded, or is timeout too short?")
 	case errors.Is(err, context.Canceled):
-		return because(publish.CauseOther, "the caller has gone before the broker confirmed the message")
+		return publish.Errorf(publish.CauseOther, "the caller has gone before the broker confirmed the message")
 	case errors.As(err, &certificate):
-		return because(publish.CauseUnreachable, "%w; name the file with the certificate of its authority: tls <ca_file>", certificate)
+		return publish.Errorf(publish.CauseUnreachable, "%w; name the file with the certificate of its authority: tls <ca_file>", certificate)
 	case errors.As(err, &network):
-		return because(publish.CauseUnreachable, "%w; is the broker running, and is the address right?", network)
+		return publish.Errorf(publish.CauseUnreachable, "%w; is the broker running, and is the address right?", network)
 	case errors.As(err, &noTLS), errors.Is(err, io.EOF):
-		return because(publish.CauseUnreachable, "%w; does the broker want amqps://, or amqp://?", err)
+		return publish.Errorf(publish.CauseUnreachable, "%w; does the broker want amqps://, or amqp://?", err)
 	}
-	return because(publish.CauseOther, "%w", err)
+	return publish.Errorf(publish.CauseOther, "%w", err)
 }
 
 // explainRefused says what an error that the broker or the library gives means. The
@@ -212,19 +210,15 @@ func (c *client) explain(err error) error {
 func (c *client) explainRefused(err *amqp091.Error) error {
 	switch err.Code {
 	case amqp091.NotFound:
-		return because(publish.CauseUnknown, "the exchange %q does not exist; declare it, or correct the option exchange", c.Exchange)
+		return publish.Errorf(publish.CauseUnknown, "the exchange %q does not exist; declare it, or correct the option exchange", c.Exchange)
 	case amqp091.AccessRefused:
-		return because(publish.CauseUnauthorized, "the broker refuses the user: %s; correct the user name and the password of the URL, or allow the user to write to the exchange %q", err.Reason, c.Exchange)
+		return publish.Errorf(publish.CauseUnauthorized, "the broker refuses the user: %s; correct the user name and the password of the URL, or allow the user to write to the exchange %q", err.Reason, c.Exchange)
 	case amqp091.NotAllowed:
-		return because(publish.CauseUnauthorized, "the broker refuses the vhost: %s; correct it in the URL, or allow the user to use it", err.Reason)
+		return publish.Errorf(publish.CauseUnauthorized, "the broker refuses the vhost: %s; correct it in the URL, or allow the user to use it", err.Reason)
 	case amqp091.PreconditionFailed:
-		return because(publish.CauseTooLarge, "the broker refuses a message: %s; raise max_message_size of the broker, or lower max_body of the guard", err.Reason)
+		return publish.Errorf(publish.CauseTooLarge, "the broker refuses a message: %s; raise max_message_size of the broker, or lower max_body of the guard", err.Reason)
 	}
-	return because(publish.CauseUnreachable, "the connection was closed: %s; is the broker running, and does it want amqps://, or amqp://?", err.Reason)
-}
-
-func because(cause, format string, args ...any) error {
-	return &publish.Error{Cause: cause, Err: fmt.Errorf(format, args...)}
+	return publish.Errorf(publish.CauseUnreachable, "the connection was closed: %s; is the broker running, and does it want amqps://, or amqp://?", err.Reason)
 }
 
 // Interface guard

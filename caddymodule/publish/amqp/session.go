@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,23 +113,18 @@ func (s *session) isClosed() bool {
 }
 
 var (
-	errBlocked = &publish.Error{
-		Cause: publish.CauseBufferFull,
-		Err:   errors.New("the broker takes no messages at the moment, because it is short of memory or disk space; see its alarms"),
-	}
-	errNegative = &publish.Error{
-		Cause: publish.CauseRefused,
-		Err:   errors.New("the broker could not store the message; is a queue full (x-overflow reject-publish), or down?"),
-	}
+	errBlocked = publish.Errorf(publish.CauseBufferFull,
+		"the broker takes no messages at the moment, because it is short of memory or disk space; see its alarms")
+	errNegative = publish.Errorf(publish.CauseRefused,
+		"the broker could not store the message; is a queue full (x-overflow reject-publish), or down?")
 )
 
 // errReturned says that no queue took a message.
 func errReturned(exchange, key string) error {
-	err := fmt.Errorf("no queue is bound to the exchange %q for the routing key %q; bind one, or correct the option routing_key", exchange, key)
 	if exchange == "" {
-		err = fmt.Errorf("there is no queue %q; declare it, or correct the option routing_key", key)
+		return publish.Errorf(publish.CauseUnknown, "there is no queue %q; declare it, or correct the option routing_key", key)
 	}
-	return &publish.Error{Cause: publish.CauseUnknown, Err: err}
+	return publish.Errorf(publish.CauseUnknown, "no queue is bound to the exchange %q for the routing key %q; bind one, or correct the option routing_key", exchange, key)
 }
 
 var errClosed = errors.New("the client is closed")

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
@@ -170,7 +169,7 @@ func (c *client) instead(err error, start time.Time) error {
 // publish publishes a message. An empty key leaves the partition to the client.
 func (c *client) publish(ctx context.Context, topic, key string, m publish.Message) error {
 	if topic == "" {
-		return &publish.Error{Cause: publish.CauseUnknown, Err: errors.New("the placeholders of the option topic have no value for this callback; give them a default, such as {name:other}")}
+		return publish.Errorf(publish.CauseUnknown, "the placeholders of the option topic have no value for this callback; give them a default, such as {name:other}")
 	}
 	record := &kgo.Record{Topic: topic, Value: m.Body, Headers: make([]kgo.RecordHeader, len(m.Headers))}
 	if key != "" {
@@ -213,19 +212,19 @@ func explain(err error, topic string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, kgo.ErrMaxBuffered):
-		return because(publish.CauseBufferFull, "too many messages are waiting for the broker; is it slower than the callbacks come?")
+		return publish.Errorf(publish.CauseBufferFull, "too many messages are waiting for the broker; is it slower than the callbacks come?")
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID), errors.Is(err, kerr.InvalidTopicException):
-		return because(publish.CauseUnknown, "the topic %q does not exist; create it, or correct the option topic", topic)
+		return publish.Errorf(publish.CauseUnknown, "the topic %q does not exist; create it, or correct the option topic", topic)
 	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
-		return because(publish.CauseTooLarge, "%w; raise max.message.bytes of the topic %q up to %d, or lower max_body of the guard", err, topic, maxBatch)
+		return publish.Errorf(publish.CauseTooLarge, "%w; raise max.message.bytes of the topic %q up to %d, or lower max_body of the guard", err, topic, maxBatch)
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return because(publish.CauseUnauthorized, "the user may not write to the topic %q; allow it in the broker", topic)
+		return publish.Errorf(publish.CauseUnauthorized, "the user may not write to the topic %q; allow it in the broker", topic)
 	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
-		return because(publish.CauseUnauthorized, "the broker refuses the user name, the password or the mechanism of sasl; correct the option sasl")
+		return publish.Errorf(publish.CauseUnauthorized, "the broker refuses the user name, the password or the mechanism of sasl; correct the option sasl")
 	case errors.Is(err, kerr.NotEnoughReplicas), errors.Is(err, kerr.NotEnoughReplicasAfterAppend), errors.Is(err, kgo.ErrRecordRetries):
 		// The library gives up with the latter if replicas were too few after the leader had
 		// stored the message.
-		return because(publish.CauseReplicas, "fewer replicas of the topic %q are in sync than its min.insync.replicas; are all brokers running?", topic)
+		return publish.Errorf(publish.CauseReplicas, "fewer replicas of the topic %q are in sync than its min.insync.replicas; are all brokers running?", topic)
 	}
 	return explainConnection(err)
 }
@@ -235,21 +234,17 @@ func explainConnection(err error) error {
 	var certificate *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &certificate):
-		return because(publish.CauseUnreachable, "%w; name the file with the certificate of its authority: tls <ca_file>", certificate)
+		return publish.Errorf(publish.CauseUnreachable, "%w; name the file with the certificate of its authority: tls <ca_file>", certificate)
 	case errors.As(err, &network), errors.Is(err, errConnecting):
-		return because(publish.CauseUnreachable, "%w; is the broker running, is the address right, and is tls set as the broker wants it?", err)
+		return publish.Errorf(publish.CauseUnreachable, "%w; is the broker running, is the address right, and is tls set as the broker wants it?", err)
 	case isEOF(err):
-		return because(publish.CauseUnreachable, "the broker closes the connection; does it want tls or sasl, or none?")
+		return publish.Errorf(publish.CauseUnreachable, "the broker closes the connection; does it want tls or sasl, or none?")
 	case errors.Is(err, context.DeadlineExceeded):
-		return because(publish.CauseTimeout, "the broker has not acknowledged the message in time; is it overloaded, or is timeout too short?")
+		return publish.Errorf(publish.CauseTimeout, "the broker has not acknowledged the message in time; is it overloaded, or is timeout too short?")
 	case errors.Is(err, context.Canceled):
-		return because(publish.CauseOther, "the caller has gone before the broker acknowledged the message")
+		return publish.Errorf(publish.CauseOther, "the caller has gone before the broker acknowledged the message")
 	}
-	return because(publish.CauseOther, "%w", err)
-}
-
-func because(cause, format string, args ...any) error {
-	return &publish.Error{Cause: cause, Err: fmt.Errorf(format, args...)}
+	return publish.Errorf(publish.CauseOther, "%w", err)
 }
 
 // Interface guards
