@@ -6,6 +6,7 @@ package publish_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -58,7 +59,11 @@ type outcome struct {
 
 // publish publishes a body, with placeholders as of a guard.
 func (h handler) publish(ctx context.Context, body string, placeholders ...string) outcome {
-	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/callback?Sign="+strings.Repeat("a", 64), strings.NewReader(body))
+	return h.publishFrom(ctx, strings.NewReader(body), placeholders...)
+}
+
+func (h handler) publishFrom(ctx context.Context, body io.Reader, placeholders ...string) outcome {
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/callback?Sign="+strings.Repeat("a", 64), body)
 	w := httptest.NewRecorder()
 	repl := caddy.NewReplacer()
 	r = caddyhttp.PrepareRequest(r, repl, w, nil)

@@ -206,11 +206,12 @@ func checkHeader(name, value string) error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
-		status := http.StatusBadRequest
+		cause := CauseOther
 		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			status = http.StatusRequestEntityTooLarge
+			cause = CauseTooLarge
 		}
-		return caddyhttp.Error(status, fmt.Errorf("tim_publish: reading the body: %w", err))
+		h.failed(w, r, Errorf(cause, "reading the body: %w", err))
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), time.Duration(h.Timeout))
 	defer cancel()

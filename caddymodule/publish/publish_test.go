@@ -6,12 +6,13 @@ package publish_test
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -62,13 +63,13 @@ func TestSpanHasTheCauseOfAFailure(t *testing.T) {
 }
 
 // A body that cannot be read whole is not published, whatever the guard allows.
-func TestBodyThatIsTooLargeIsNotPublished(t *testing.T) {
+func TestBodyThatCannotBeReadIsNotPublished(t *testing.T) {
 	t.Parallel()
 	c := cluster(t)
-	o := provisioned(t, toKafka(c)).publish(t.Context(), strings.Repeat("x", 16<<20+1))
-	if o.status != http.StatusRequestEntityTooLarge || !strings.Contains(o.err, "reading the body: http: request body too large") {
-		t.Errorf("%d %s", o.status, o.err)
-	}
+	h := provisioned(t, toKafka(c))
+	h.publish(t.Context(), strings.Repeat("x", 16<<20+1)).wantFailed(t, "too_large", "kafka: reading the body: http: request body too large")
+	cut := io.MultiReader(strings.NewReader("{"), iotest.ErrReader(io.ErrUnexpectedEOF))
+	h.publishFrom(t.Context(), cut).wantFailed(t, "other", "kafka: reading the body: unexpected EOF")
 	if n := len(records(t, c.ListenAddrs()[0])); n > 0 {
 		t.Errorf("%d records", n)
 	}
