@@ -5,24 +5,20 @@ package caddymodule
 
 import (
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/timguard/timguard/caddymodule/callback"
+	"github.com/timguard/timguard/caddymodule/internal/answer"
 )
 
 // answer writes an answer of the guard itself.
-func (c *call) answer(w http.ResponseWriter, status int, answer []byte) {
-	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(len(answer)))
+func (c *call) answer(w http.ResponseWriter, status int, text []byte) {
 	if c.closes {
-		header.Set("Connection", "close")
+		w.Header().Set("Connection", "close")
 	}
-	w.WriteHeader(status)
-	_, _ = w.Write(answer) // an error means that the caller is gone
+	answer.Write(w, status, text)
 }
 
 var okAnswer = callback.OK().JSON()

@@ -13,7 +13,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -221,7 +220,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return nil
 	}
 	publishSeconds.WithLabelValues(h.name).Observe(time.Since(start).Seconds())
-	respond(w, http.StatusOK, callback.OK())
+	answer.Write(w, http.StatusOK, callback.OK().JSON())
 	return nil
 }
 
@@ -261,15 +260,7 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, err error) {
 		span.SetAttributes(attribute.String("tim_publish.cause", cause))
 	}
 	h.logger.Error("publishing failed", zap.String("broker", h.name), zap.String("cause", cause), zap.Error(err))
-	respond(w, http.StatusBadGateway, callback.Fail("the callback could not be published: "+cause))
-}
-
-func respond(w http.ResponseWriter, status int, a callback.Answer) {
-	body := a.JSON()
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	_, _ = w.Write(body) // an error means that the caller is gone
+	answer.Write(w, http.StatusBadGateway, callback.Fail("the callback could not be published: "+cause).JSON())
 }
 
 // Interface guards

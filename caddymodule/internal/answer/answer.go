@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: 2026 The timguard authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package answer holds the answer of a backend until it has been judged.
+// Package answer writes answers, and holds that of a backend until it has been judged.
 package answer
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strconv"
 
 	"go.uber.org/zap"
 
@@ -90,6 +91,14 @@ func (a *Held) Release(w http.ResponseWriter) {
 	maps.Copy(w.Header(), a.header)
 	w.WriteHeader(a.status)
 	_, _ = w.Write(a.body.Bytes()) // an error means that the caller is gone
+}
+
+// Write writes an answer in JSON to w.
+func Write(w http.ResponseWriter, status int, answer []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+	w.WriteHeader(status)
+	_, _ = w.Write(answer) // an error means that the caller is gone
 }
 
 // Recover calls serve, and returns a panic of a handler in it, for which the HTTP
