@@ -351,6 +351,7 @@ func TestProbeFailsWhereItCannotKnock(t *testing.T) {
 		"plain to TLS":   {[]string{strings.Replace(secure.URL, "https", "http", 1)}, "write https://"},
 		"command":        {[]string{closed.URL, "--command", "Group.CallbackAfterRecalMsg"}, "did you mean"},
 		"no such token":  {[]string{closed.URL, "--token", "{env.TIMGUARD_TEST_UNSET}"}, "--token"},
+		"no such file":   {[]string{closed.URL, "--token", "{file.nowhere/token}"}, "--token: {file.nowhere/token}: no such file or directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/caddyserver/caddy/v2"
+	"github.com/timguard/timguard/caddymodule/internal/option"
 )
 
 // tokenFlag is the flag --token, which may be a placeholder.
@@ -22,7 +22,7 @@ func (t *tokenFlag) add(flags *pflag.FlagSet, usage string) {
 
 // resolve returns the token. It fails if a placeholder has no value.
 func (t *tokenFlag) resolve() (string, error) {
-	token, err := caddy.NewReplacer().ReplaceOrErr(string(*t), true, true)
+	token, err := option.Replace(string(*t))
 	if err != nil {
 		return "", fmt.Errorf("--token: %w", err)
 	}

@@ -4,6 +4,7 @@
 package option
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,8 +13,9 @@ import (
 
 func TestExpandNamesPlaceholdersButNoSecrets(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte("from a file\n"), 0o600); err != nil {
+	dir := t.TempDir()
+	file, empty := filepath.Join(dir, "token"), filepath.Join(dir, "empty")
+	if err := errors.Join(os.WriteFile(file, []byte("from a file\n"), 0o600), os.WriteFile(empty, []byte("\n"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for text, want := range map[string]struct{ value, err, without string }{
@@ -23,6 +25,11 @@ func TestExpandNamesPlaceholdersButNoSecrets(t *testing.T) {
 		"{env.TIMGUARD_TEST_UNSET}":              {"", "TIMGUARD_TEST_UNSET", ""},
 		"postgres://u:{env.TIMGUARD_UNSET}@h/db": {"", "TIMGUARD_UNSET", "postgres"},
 		"postgres://u:pa{ss}word@h/db":           {"", "literal brace", "ss}"},
+		"{TOKEN}":                                {"", "unrecognized placeholder {TOKEN}; want {env.NAME} or {file./path}", "environment"},
+		"{file.nowhere/token}":                   {"", "{file.nowhere/token}: no such file or directory", "environment"},
+		"secret{file.nowhere/token}":             {"", "{file.nowhere/token}: no such file or directory", "secret"},
+		"{file." + dir + "}":                     {"", "{file." + dir + "}: is a directory", "environment"},
+		"{file." + empty + "}":                   {"", "{file." + empty + "}: the file is empty", "environment"},
 	} {
 		value, err := Expand(text)
 		switch {
