@@ -309,47 +309,6 @@ func (s *Service) stores() bool {
 	return false
 }
 
-// outboxes is a pool of the open stores, so that they stay open when a configuration is
-// replaced by one with the same store.
-var outboxes = caddy.NewUsagePool()
-
-// openOutbox is an Outbox in the pool.
-type openOutbox struct{ *outbox.Outbox }
-
-// Destruct implements [caddy.Destructor]. It closes the store when no configuration uses
-// it any longer.
-func (o openOutbox) Destruct() error {
-	o.Close()
-	return nil
-}
-
-func (s *Service) key() string { return s.name + "\n" + s.store.Key() }
-
-// acquire returns the open store, and increments its reference count.
-func (s *Service) acquire() *outbox.Outbox {
-	open, _, _ := outboxes.LoadOrNew(s.key(), func() (caddy.Destructor, error) { // without an error
-		logger := slog.New(currentLog{})
-		return openOutbox{outbox.Open(func() (outbox.Store, error) { return s.store.Open(logger) }, logger)}, nil
-	})
-	return open.(openOutbox).Outbox
-}
-
-func (s *Service) release() {
-	if _, err := outboxes.Delete(s.key()); err != nil {
-		caddy.Log().Named("tim_delivery").Warn("closing store", zap.Error(err))
-	}
-}
-
-// Outbox returns the open store. The HTTP app may need it before this app is started.
-func (s *Service) Outbox() *outbox.Outbox {
-	s.open.mu.Lock()
-	defer s.open.mu.Unlock()
-	if s.open.outbox == nil {
-		s.open.outbox = s.acquire()
-	}
-	return s.open.outbox
-}
-
 // Get returns a delivery, decrypted if it can be.
 func (s *Service) Get(ctx context.Context, id int64) (outbox.Delivery, error) {
 	d, err := s.Outbox().Get(ctx, id)
@@ -549,5 +508,4 @@ var (
 	_ caddy.CleanerUpper     = (*Service)(nil)
 	_ caddyevents.Handler    = (*Service)(nil)
 	_ caddymodule.Deliveries = (*Service)(nil)
-	_ caddy.Destructor       = openOutbox{}
 )
