@@ -337,6 +337,33 @@ func TestSendSaysWhatIsProbablyWrong(t *testing.T) {
 	}
 }
 
+// A URL that redirects is a mistake: what Tencent does with it is not known.
+func TestSendDoesNotFollowRedirects(t *testing.T) {
+	t.Parallel()
+	url, _ := endpoint(t, 200, guardtest.OKJSON)
+	moved := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Location", url+"/callback?"+r.URL.RawQuery)
+		w.WriteHeader(http.StatusPermanentRedirect)
+	}))
+	t.Cleanup(moved.Close)
+	output, err := run(t, sendCommand(), "", moved.URL, "--token", guardtest.Token)
+	want := "it redirects to " + url + "/callback: give Tencent's console that URL"
+	if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(output, "308 Permanent Redirect in ") {
+		t.Errorf("output %q, error %v, want %q", output, err, want)
+	}
+	if strings.Contains(output, "Sign=") {
+		t.Errorf("the output holds a secret: %s", output)
+	}
+	output, err = run(t, sendCommand(), "", moved.URL, "--token", guardtest.Token, "--count", "2")
+	if err == nil || !strings.Contains(output, "2 × 308") {
+		t.Errorf("output %q, error %v of two", output, err)
+	}
+	_, err = run(t, probeCommand(), "", moved.URL, "--token", guardtest.Token)
+	if output, _ = run(t, probeCommand(), "", moved.URL, "--token", guardtest.Token); err == nil || !strings.Contains(output, want) {
+		t.Errorf("probe: output %q, error %v, want %q", output, err, want)
+	}
+}
+
 func TestSendPrintsJSON(t *testing.T) {
 	t.Parallel()
 	url, _ := endpoint(t, 200, guardtest.OKJSON)

@@ -60,8 +60,7 @@ func newForwarder(target string, token *tokenFlag, insecure bool) (*forwarder, e
 	if f.token, err = token.resolve(); err != nil {
 		return nil, err
 	}
-	f.client.Transport, f.client.Timeout = transport(1, insecure), forwardTimeout
-	f.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	f.client.Transport, f.client.CheckRedirect, f.client.Timeout = transport(1, insecure), noRedirect, forwardTimeout
 	return f, nil
 }
 

@@ -133,7 +133,7 @@ func (k *knock) judgeGenuine(a callback.Answer) {
 	case a.ActionStatus != "":
 		k.Result, k.Detail = notOK, "was answered "+callback.Printable(a.ActionStatus)
 	default:
-		k.Result, k.Detail = notOK, strings.TrimPrefix(sendResult{Status: k.Status, Text: string(k.answer)}.hint(), ": ")
+		k.Result, k.Detail = notOK, strings.TrimPrefix(sendResult{Status: k.Status, Text: string(k.answer), Location: k.location}.hint(), ": ")
 	}
 }
 

@@ -72,8 +72,7 @@ which keeps it out of the process list.`,
 				return err
 			}
 			p.url.RawQuery, p.url.Fragment = callback.WithoutAuth(p.url.RawQuery), ""
-			p.client.Transport = transport(1, insecure)
-			p.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+			p.client.Transport, p.client.CheckRedirect = transport(1, insecure), noRedirect
 			result, err := p.probe(cmd.Context())
 			if err != nil {
 				return err
@@ -289,7 +288,7 @@ func hops(h http.Header) (n int) {
 // location returns where the answer redirects to, without the query, which may have the Sign.
 func location(resp *http.Response) string {
 	to, err := resp.Location()
-	if err != nil {
+	if err != nil || resp.StatusCode < 300 || resp.StatusCode > 399 {
 		return ""
 	}
 	to.RawQuery, to.Fragment = "", ""

@@ -66,7 +66,7 @@ which keeps it out of the process list.`,
 			if l.count < 1 || l.concurrency < 1 || l.rate < 0 {
 				return errors.New("--count and --concurrency must be at least 1, and --rate not negative")
 			}
-			s.client.Transport = transport(l.concurrency, insecure)
+			s.client.Transport, s.client.CheckRedirect = transport(l.concurrency, insecure), noRedirect
 			if l.count > 1 {
 				return l.run(cmd, &s, asJSON)
 			}
@@ -96,6 +96,10 @@ func transport(connections int, insecure bool) *http.Transport {
 	}
 	return t
 }
+
+// noRedirect keeps a client from following redirects: a callback URL that redirects is a
+// mistake, and the other one would get the Sign.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // target returns the URL with the parameters that Tencent adds, sorted as in its
 // requests.
@@ -139,6 +143,8 @@ type sendResult struct {
 	Millis float64         `json:"milliseconds"`
 	Answer json.RawMessage `json:"answer,omitempty"` // if it is JSON
 	Text   string          `json:"text,omitempty"`   // if it is not
+
+	Location string `json:"location,omitempty"` // where it redirects to
 }
 
 // ok reports whether Tencent would accept the answer.
@@ -168,6 +174,8 @@ func (s *sender) sendOne(ctx context.Context, w io.Writer, asJSON bool) error {
 // hint says what is probably wrong with the URL or the server if no guard has answered.
 func (r sendResult) hint() string {
 	switch {
+	case r.Location != "":
+		return ": it redirects to " + callback.Printable(r.Location) + ": give Tencent's console that URL"
 	case r.Status == http.StatusOK && r.Text == "" && len(r.Answer) == 0:
 		return ": no handler answered: is there a backend after the guard?"
 	case r.Status == http.StatusBadGateway && r.Text == "" && len(r.Answer) == 0:
@@ -213,7 +221,7 @@ func post(ctx context.Context, client *http.Client, target string, body []byte) 
 	if err != nil {
 		return result, withoutURL(err)
 	}
-	result.Status = resp.StatusCode
+	result.Status, result.Location = resp.StatusCode, location(resp)
 	result.Millis = float64(time.Since(start).Microseconds()) / 1000
 	if trimmed := bytes.TrimSpace(answer); json.Valid(trimmed) {
 		result.Answer = trimmed
