@@ -314,6 +314,9 @@ func TestSendSaysWhatIsProbablyWrong(t *testing.T) {
 		case "/callback":
 		case "/down":
 			w.WriteHeader(http.StatusBadGateway)
+		case "/php":
+			w.Header().Set("Via", "1.1 Caddy")
+			w.WriteHeader(http.StatusNotFound)
 		case "/old":
 			_, _ = w.Write([]byte(`{"code":0}`))
 		default:
@@ -325,7 +328,8 @@ func TestSendSaysWhatIsProbablyWrong(t *testing.T) {
 	t.Cleanup(secure.Close)
 	for target, want := range map[string]string{
 		plain.URL + "/callback": "is there a backend after the guard?",
-		plain.URL + "/other":    "is this the path that the site guards?",
+		plain.URL + "/other":    "nothing is there: the site guards another path, or the backend behind it has no such path",
+		plain.URL + "/php":      "the backend behind the guard has no such path; if a proxy stands before the site, the site may guard another one",
 		plain.URL + "/down":     "the backend does not answer",
 		plain.URL + "/old":      "not in Tencent's form",
 		strings.Replace(plain.URL, "http:", "https:", 1) + "/callback":  "write http:// in place of https://",

@@ -81,7 +81,7 @@ func (k *knock) judge(proxied, guarded bool) {
 	k.Reason = k.reason()
 	switch {
 	case k.genuine:
-		k.judgeGenuine(a)
+		k.judgeGenuine(a, proxied)
 	case k.Reason != "":
 		k.Result, k.Detail = refused, "by the guard: "+string(k.Reason)
 	case a.ActionStatus == "OK":
@@ -120,7 +120,7 @@ func (k *knock) judgeError(proxied bool) {
 	}
 }
 
-func (k *knock) judgeGenuine(a callback.Answer) {
+func (k *knock) judgeGenuine(a callback.Answer, proxied bool) {
 	switch {
 	case k.Status == http.StatusOK && a.ActionStatus == "OK":
 		k.Result, k.Detail = accepted, "was answered OK"
@@ -133,7 +133,7 @@ func (k *knock) judgeGenuine(a callback.Answer) {
 	case a.ActionStatus != "":
 		k.Result, k.Detail = notOK, "was answered "+callback.Printable(a.ActionStatus)
 	default:
-		k.Result, k.Detail = notOK, strings.TrimPrefix(sendResult{Status: k.Status, Text: string(k.answer), Location: k.location}.hint(), ": ")
+		k.Result, k.Detail = notOK, strings.TrimPrefix(sendResult{Status: k.Status, Text: string(k.answer), Location: k.location, proxied: proxied}.hint(), ": ")
 	}
 }
 

@@ -145,6 +145,8 @@ type sendResult struct {
 	Text   string          `json:"text,omitempty"`   // if it is not
 
 	Location string `json:"location,omitempty"` // where it redirects to
+
+	proxied bool // a proxy has passed it on
 }
 
 // ok reports whether Tencent would accept the answer.
@@ -180,8 +182,10 @@ func (r sendResult) hint() string {
 		return ": no handler answered: is there a backend after the guard?"
 	case r.Status == http.StatusBadGateway && r.Text == "" && len(r.Answer) == 0:
 		return ": the backend does not answer: is its address right, and does it run?"
+	case r.Status == http.StatusNotFound && r.proxied:
+		return ": the backend behind the guard has no such path; if a proxy stands before the site, the site may guard another one"
 	case r.Status == http.StatusNotFound:
-		return ": nothing is there: is this the path that the site guards?"
+		return ": nothing is there: the site guards another path, or the backend behind it has no such path"
 	case r.Status == http.StatusBadRequest && strings.Contains(r.Text, "HTTP request to an HTTPS server"):
 		return ": this port speaks TLS: write https:// in place of http://"
 	case r.Status == http.StatusOK && !bytes.Contains(r.Answer, []byte("ActionStatus")):
@@ -221,7 +225,7 @@ func post(ctx context.Context, client *http.Client, target string, body []byte) 
 	if err != nil {
 		return result, withoutURL(err)
 	}
-	result.Status, result.Location = resp.StatusCode, location(resp)
+	result.Status, result.Location, result.proxied = resp.StatusCode, location(resp), hops(resp.Header) > 0
 	result.Millis = float64(time.Since(start).Microseconds()) / 1000
 	if trimmed := bytes.TrimSpace(answer); json.Valid(trimmed) {
 		result.Answer = trimmed
