@@ -368,6 +368,14 @@ func TestSendDoesNotFollowRedirects(t *testing.T) {
 	}
 }
 
+func TestSendSaysThatTheGuardDoesNotKnowTheApp(t *testing.T) {
+	t.Parallel()
+	url, _ := endpoint(t, 403, `{"ActionStatus":"FAIL","ErrorInfo":"app: unknown SdkAppid (SdkAppid)","ErrorCode":1}`)
+	if _, err := run(t, sendCommand(), "", url, "--app", "42"); err == nil || !strings.Contains(err.Error(), "the guard does not know the app 42: name yours with --app") {
+		t.Errorf("error %v", err)
+	}
+}
+
 func TestSendPrintsJSON(t *testing.T) {
 	t.Parallel()
 	url, _ := endpoint(t, 200, guardtest.OKJSON)

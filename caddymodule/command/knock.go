@@ -37,7 +37,7 @@ func (r *probed) judge(hasToken bool) {
 		if fewest < 0 || k.hops < fewest {
 			fewest = k.hops
 		}
-		if k.reason() != "" {
+		if reasonOf(k.Status, k.answer) != "" {
 			guarded = true
 		}
 	}
@@ -57,11 +57,11 @@ func (r *probed) judge(hasToken bool) {
 	r.Hint = r.hint()
 }
 
-// reason returns the reason with which a guard has refused the call, or "" if the answer has
+// reasonOf returns the reason with which a guard has refused a call, or "" if the answer has
 // not the form of a guard's.
-func (k *knock) reason() callback.Reason {
+func reasonOf(status int, answer []byte) callback.Reason {
 	var a callback.Answer
-	if k.Status < 400 || k.Status > 499 || json.Unmarshal(k.answer, &a) != nil || a.ActionStatus != "FAIL" {
+	if status < 400 || status > 499 || json.Unmarshal(answer, &a) != nil || a.ActionStatus != "FAIL" {
 		return ""
 	}
 	word, _, _ := strings.Cut(a.ErrorInfo, ":")
@@ -78,7 +78,7 @@ func (k *knock) judge(proxied, guarded bool) {
 	var a callback.Answer
 	_ = json.Unmarshal(k.answer, &a)
 	blank := strings.TrimSpace(string(k.answer)) == ""
-	k.Reason = k.reason()
+	k.Reason = reasonOf(k.Status, k.answer)
 	switch {
 	case k.genuine:
 		k.judgeGenuine(a, proxied)
@@ -133,7 +133,7 @@ func (k *knock) judgeGenuine(a callback.Answer, proxied bool) {
 	case a.ActionStatus != "":
 		k.Result, k.Detail = notOK, "was answered "+callback.Printable(a.ActionStatus)
 	default:
-		k.Result, k.Detail = notOK, strings.TrimPrefix(sendResult{Status: k.Status, Text: string(k.answer), Location: k.location, proxied: proxied}.hint(), ": ")
+		k.Result, k.Detail = notOK, strings.TrimPrefix(sendResult{Status: k.Status, Text: string(k.answer), Location: k.location, proxied: proxied}.hint(""), ": ")
 	}
 }
 

@@ -168,14 +168,17 @@ func (s *sender) sendOne(ctx context.Context, w io.Writer, asJSON bool) error {
 		fmt.Fprintf(w, "%d %s in %.1f ms\n%s%s\n", result.Status, http.StatusText(result.Status), result.Millis, result.Answer, result.Text)
 	}
 	if !result.ok() {
-		return errors.New("the answer is not OK" + result.hint())
+		return errors.New("the answer is not OK" + result.hint(s.app))
 	}
 	return nil
 }
 
-// hint says what is probably wrong with the URL or the server if no guard has answered.
-func (r sendResult) hint() string {
+// hint says what is probably wrong with the app, or with the URL or the server if no guard has
+// answered.
+func (r sendResult) hint(app string) string {
 	switch {
+	case reasonOf(r.Status, r.Answer) == callback.ReasonApp:
+		return ": the guard does not know the app " + callback.Printable(app) + ": name yours with --app"
 	case r.Location != "":
 		return ": it redirects to " + callback.Printable(r.Location) + ": give Tencent's console that URL"
 	case r.Status == http.StatusOK && r.Text == "" && len(r.Answer) == 0:
