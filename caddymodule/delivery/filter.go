@@ -4,6 +4,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -66,25 +67,36 @@ func parseFilter(rawQuery string) (f outbox.Filter, err error) {
 // checkFilter rejects names of guards and consumers that neither the configuration nor the
 // store has.
 func (s *Service) checkFilter(ctx context.Context, f outbox.Filter) error {
-	queues := s.Queues()
-	if f.Guard == "" && f.Consumer == "" || slices.ContainsFunc(queues, f.Names) {
+	if f.Guard == "" && f.Consumer == "" || slices.ContainsFunc(s.Queues(), f.Names) {
 		return nil
 	}
-	counts, err := s.Outbox().Counts(ctx)
+	known, err := s.knownQueues(ctx)
 	if err != nil {
 		return storeError(err)
 	}
+	if slices.ContainsFunc(known, f.Names) {
+		return nil
+	}
+	return badRequest("no queue of guard %q and consumer %q: there are %s", f.Guard, f.Consumer, queueNames(known))
+}
+
+// knownQueues returns the queues that the configuration or the store has, which may repeat.
+func (s *Service) knownQueues(ctx context.Context) ([]outbox.Queue, error) {
+	counts, err := s.Outbox().Counts(ctx)
+	queues := s.Queues()
 	for _, c := range counts {
 		queues = append(queues, c.Queue)
 	}
-	if slices.ContainsFunc(queues, f.Names) {
-		return nil
-	}
+	return queues, err
+}
+
+// queueNames returns the names of queues as the command line has them.
+func queueNames(queues []outbox.Queue) string {
 	names := make(map[string]bool)
 	for _, q := range queues {
 		names[q.Guard+strings.TrimSuffix("/"+q.Consumer, "/")] = true
 	}
-	return badRequest("no queue of guard %q and consumer %q: there are %s", f.Guard, f.Consumer, strings.Join(slices.Sorted(maps.Keys(names)), ", "))
+	return cmp.Or(strings.Join(slices.Sorted(maps.Keys(names)), ", "), "none")
 }
 
 // parseSince parses a duration before now, or a time.

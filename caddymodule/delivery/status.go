@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/timguard/timguard/caddymodule"
@@ -107,13 +108,12 @@ var ErrNoQueue = errors.New("no running guard has this queue, and nothing is sto
 
 // SetPaused pauses or resumes a queue.
 func (s *Service) SetPaused(ctx context.Context, q outbox.Queue, paused bool) error {
-	counts, err := s.Outbox().Counts(ctx)
+	known, err := s.knownQueues(ctx)
 	if err != nil {
 		return err
 	}
-	has := func(c outbox.Count) bool { return c.Queue == q }
-	if s.guardOf(q) == nil && !slices.ContainsFunc(counts, has) {
-		return ErrNoQueue
+	if !slices.Contains(known, q) {
+		return fmt.Errorf("%w: there are %s", ErrNoQueue, queueNames(known))
 	}
 	if paused {
 		return s.Outbox().Pause(ctx, q)
