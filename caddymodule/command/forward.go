@@ -144,7 +144,7 @@ func (t *tailer) printForwarded(f forwarded) {
 // noteBodiless says how many earlier calls were not forwarded.
 func (t *tailer) noteBodiless() {
 	if t.to != nil && t.to.bodiless > 0 {
-		t.note("%d not forwarded: they came before, and no bodies are remembered", t.to.bodiless)
+		t.note("%d not forwarded: %s came before, and no bodies are remembered", t.to.bodiless, plural(t.to.bodiless, "it", "they"))
 		t.to.bodiless = 0
 	}
 }

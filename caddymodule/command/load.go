@@ -55,7 +55,7 @@ func (l *load) run(cmd *cobra.Command, s *sender, asJSON bool) error {
 		return err
 	}
 	if result.OK < result.Sent {
-		return fmt.Errorf("%d of %d callbacks were not answered OK", result.Sent-result.OK, result.Sent)
+		return fmt.Errorf("%d of %d callbacks %s not answered OK", result.Sent-result.OK, result.Sent, plural(result.Sent-result.OK, "was", "were"))
 	}
 	return nil
 }

@@ -121,7 +121,7 @@ func TestSendManyFailsUnlessEveryAnswerIsOK(t *testing.T) {
 				w.WriteHeader(http.StatusForbidden)
 			}
 			ok(n, w)
-		}, nil, []string{"1 of 10 callbacks were not answered OK", "9 × 200", "1 × 403"}},
+		}, nil, []string{"1 of 10 callbacks was not answered OK", "9 × 200", "1 × 403"}},
 		"FAIL": {func(_ int64, w http.ResponseWriter) {
 			_, _ = w.Write(callback.Fail("x").JSON())
 		}, nil, []string{"10 of 10 callbacks were not answered OK", "10 × 200", "0 OK"}},

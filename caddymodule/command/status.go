@@ -150,13 +150,23 @@ func withoutReject(actions map[string]int) map[string]int {
 	return accepted
 }
 
+// plural returns the form of a word for the number.
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
 // counted returns counts with their sum, and how many of them are of the last hour.
 func counted(total, hour map[string]int) string {
 	switch all, recent := caddymodule.Sum(total), caddymodule.Sum(hour); all {
 	case 0:
 		return "none"
 	case recent:
-		return fmt.Sprintf("%d, all in the last hour: %s", all, listed(total))
+		return fmt.Sprintf("%d, %s the last hour: %s", all, plural(all, "in", "all in"), listed(total))
+	case 1:
+		return "1, not in the last hour: " + listed(total)
 	default:
 		return fmt.Sprintf("%d, %d of them in the last hour: %s", all, recent, listed(total))
 	}
@@ -271,7 +281,7 @@ func guardFaults(s delivery.Status) (faults []string) {
 		}
 	}
 	if n := s.Deliveries[outbox.Dead]; n > 0 {
-		faults = append(faults, fmt.Sprintf("%d deliveries are dead: retry or discard them", n))
+		faults = append(faults, fmt.Sprintf("%d %s", n, plural(n, "delivery is dead: retry or discard it", "deliveries are dead: retry or discard them")))
 	}
 	return faults
 }
@@ -283,11 +293,11 @@ func storeFaults(s delivery.Status) (faults []string) {
 	}
 	for _, q := range s.Queues {
 		if n := q.Waiting(); q.Paused && n > 0 {
-			faults = append(faults, fmt.Sprintf("%d wait for guard %s%s, which is paused", n, q.Guard, ofConsumer(q.Consumer)))
+			faults = append(faults, fmt.Sprintf("%d %s for guard %s%s, which is paused", n, plural(n, "waits", "wait"), q.Guard, ofConsumer(q.Consumer)))
 		}
 	}
 	for _, u := range s.Unclaimed {
-		faults = append(faults, fmt.Sprintf("%d await guard %s%s, but no running guard of this name has it", u.Deliveries, u.Guard, ofConsumer(u.Consumer)))
+		faults = append(faults, fmt.Sprintf("%d %s guard %s%s, but no running guard of this name has it", u.Deliveries, plural(u.Deliveries, "awaits", "await"), u.Guard, ofConsumer(u.Consumer)))
 	}
 	return faults
 }
@@ -320,7 +330,7 @@ func (c *adminClient) printStore(s delivery.Status) {
 	for _, g := range s.Guards {
 		names = append(names, g.Name)
 	}
-	fmt.Fprintf(c.out, "store %s at %s, guards %s\n", s.Store, s.StoreAt, strings.Join(names, ", "))
+	fmt.Fprintf(c.out, "store %s at %s, %s %s\n", s.Store, s.StoreAt, plural(len(names), "guard", "guards"), strings.Join(names, ", "))
 	if s.StoreError == "" {
 		for _, state := range outbox.States() {
 			fmt.Fprintf(c.out, "%8d %s\n", s.Deliveries[state], state)

@@ -59,9 +59,9 @@ func TestStatusSumsUp(t *testing.T) {
 		},
 		Total: caddymodule.Tally{
 			Actions: map[string]int{"forward": 120, "ack": 3, "reject": 14}, Refused: map[string]int{"sign": 10, "app": 4},
-			Fallbacks: map[string]int{"allow": 2},
+			Fallbacks: map[string]int{"allow": 1},
 		},
-		Hour: caddymodule.Tally{Actions: map[string]int{"forward": 2}, Fallbacks: map[string]int{"allow": 1}},
+		Hour: caddymodule.Tally{Actions: map[string]int{"forward": 2}},
 	}
 	output, err := run(t, statusCommand(), "", "--check", "--address", adminAPI(t, delivery.Status{
 		Guards: []caddymodule.Status{report, enforcing}, Store: "sqlite", StoreAt: "/var/lib/deliveries.db",
@@ -87,7 +87,7 @@ guard second
   app 1400000002  unsigned
   accepted        123, 2 of them in the last hour: forward 120, ack 3
   refused         14, 0 of them in the last hour: sign 10, app 4
-  fallbacks       2, 1 of them in the last hour: allow 2
+  fallbacks       1, not in the last hour: allow 1
   clock           31.5 s behind Tencent's
 store sqlite at /var/lib/deliveries.db
   deliveries  delivered 40, pending 3, dead 1
@@ -95,12 +95,24 @@ QUEUE           WAITING  OLDEST  DEAD  NOTE
 second          0        -       1     -
 second/archive  3        1m15s   0     ordered, paused
 look at this: the clock is 31.5 s behind Tencent's, as guard second measures
-look at this: 1 deliveries are dead: retry or discard them
+look at this: 1 delivery is dead: retry or discard it
 look at this: 3 wait for guard second and consumer archive, which is paused
 look at this: 2 await guard gone, but no running guard of this name has it
 `
 	if output, _, _ = strings.Cut(output, "Error: "); output != want || err == nil {
 		t.Errorf("error %v, output\n%s\nwant\n%s", err, output, want)
+	}
+}
+
+func TestDeliveriesStatusNamesItsGuards(t *testing.T) {
+	t.Parallel()
+	second := reporting()
+	second.Name = "second"
+	for want, guards := range map[string][]caddymodule.Status{"guard default\n": {reporting()}, "guards default, second\n": {reporting(), second}} {
+		output, err := run(t, deliveriesCommand(), "", "status", "--address", adminAPI(t, delivery.Status{Guards: guards, Store: "sqlite", StoreAt: "x"}))
+		if err != nil || !strings.Contains(output, "store sqlite at x, "+want) {
+			t.Errorf("error %v, output\n%s\nwant %q", err, output, want)
+		}
 	}
 }
 
@@ -154,13 +166,13 @@ func TestStatusChecks(t *testing.T) {
 		},
 		"an empty queue is paused": {delivery.Status{Guards: fine, Store: "sqlite", Queues: []delivery.QueueStatus{{Guard: "default", Paused: true}}}, ""},
 		"a queue is paused": {
-			delivery.Status{Guards: fine, Store: "sqlite", Queues: []delivery.QueueStatus{{Guard: "default", Paused: true, Deliveries: waiting}}}, "which is paused",
+			delivery.Status{Guards: fine, Store: "sqlite", Queues: []delivery.QueueStatus{{Guard: "default", Paused: true, Deliveries: waiting}}}, "1 waits for guard default, which is paused",
 		},
 		"no guard":   {delivery.Status{Guards: []caddymodule.Status{}}, "no guard runs"},
 		"the clock":  {delivery.Status{Guards: []caddymodule.Status{late}}, "the clock is 31.0 s ahead"},
 		"the store":  {delivery.Status{Guards: fine, Store: "sqlite", StoreError: "disk full"}, "the store does not work: disk full"},
-		"dead":       {delivery.Status{Guards: fine, Store: "sqlite", Deliveries: map[outbox.State]int{outbox.Dead: 2}}, "2 deliveries are dead"},
-		"unclaimed":  {delivery.Status{Guards: fine, Store: "sqlite", Unclaimed: []delivery.Unclaimed{{Guard: "gone", Deliveries: 1}}}, "1 await guard gone"},
+		"dead":       {delivery.Status{Guards: fine, Store: "sqlite", Deliveries: map[outbox.State]int{outbox.Dead: 2}}, "2 deliveries are dead: retry or discard them"},
+		"unclaimed":  {delivery.Status{Guards: fine, Store: "sqlite", Unclaimed: []delivery.Unclaimed{{Guard: "gone", Deliveries: 1}}}, "1 awaits guard gone"},
 		"not an API": {delivery.Status{}, "is not Caddy's admin API with tim_callback"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -188,7 +200,7 @@ func TestStatusOfARunningGuard(t *testing.T) {
 	output, err := run(t, statusCommand(), "", "--check", "--address", s.Admin)
 	for _, want := range []string{
 		"guard default\n", "token 1 used once, last at 2", "let through     2, all in the last hour: forward 2\n",
-		"would refuse    1, all in the last hour: sign 1\n", "safe to switch, if Tencent did not send", "\nnothing is stored\n",
+		"would refuse    1, in the last hour: sign 1\n", "safe to switch, if Tencent did not send", "\nnothing is stored\n",
 	} {
 		if err != nil || !strings.Contains(output, want) {
 			t.Errorf("error %v, output\n%s\nwant %q", err, output, want)

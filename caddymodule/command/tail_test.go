@@ -350,7 +350,7 @@ func TestTailIsNotHeldUpByASlowURL(t *testing.T) {
 	}
 	close(release)
 	eventually(t, "what was not forwarded", log, func(text string) bool {
-		return strings.Contains(text, "1 not forwarded: they came before") && strings.Contains(text, "not forwarded: the URL is slower")
+		return strings.Contains(text, "1 not forwarded: it came before") && strings.Contains(text, "not forwarded: the URL is slower")
 	})
 	eventually(t, "the rest is forwarded", out, func(text string) bool {
 		return strings.Count(text, "-> 200 OK") == int(posts.Load()) && posts.Load() >= forwardLag

@@ -286,7 +286,7 @@ func TestEndToEndCopyFollowsTheConfiguration(t *testing.T) {
 			t.Errorf("status %+v, want 1 unclaimed of archive", status)
 		}
 		guardtest.Eventually(t, 10*time.Second, "the gauge", func() bool { return s.Metric(t, unclaimed) == 1 })
-		if output := s.CLI(t, false, "status"); !strings.Contains(output, "1 await guard default and consumer archive") {
+		if output := s.CLI(t, false, "status"); !strings.Contains(output, "1 awaits guard default and consumer archive") {
 			t.Errorf("the status is\n%s", output)
 		}
 

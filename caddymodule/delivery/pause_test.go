@@ -123,7 +123,7 @@ func wantPaused(t *testing.T, s *guardtest.Site, consumer string, waiting int) {
 		}
 	}
 	output, err := guardtest.Timguard(s.Dir, "tim-callback", "status", "--check", "--address", s.Admin).CombinedOutput()
-	if want := fmt.Sprintf("%d wait for guard front%s, which is paused", waiting, map[bool]string{true: " and consumer archive"}[consumer != ""]); err == nil || !strings.Contains(string(output), want) {
+	if want := fmt.Sprintf("%s for guard front%s, which is paused", map[int]string{1: "1 waits", 2: "2 wait"}[waiting], map[bool]string{true: " and consumer archive"}[consumer != ""]); err == nil || !strings.Contains(string(output), want) {
 		t.Errorf("status --check: %v\n%s, want it to fail and say %s", err, output, want)
 	}
 }

@@ -82,7 +82,7 @@ func TestEndToEndDeliveryReportsWhatNobodyClaims(t *testing.T) {
 			}
 			text := s.CLI(t, false, "status")
 			for _, u := range tt.unclaimed {
-				if want := "1 await guard old" + strings.Repeat(" and consumer "+u.Consumer, min(1, len(u.Consumer))); !strings.Contains(text, want) {
+				if want := "1 awaits guard old" + strings.Repeat(" and consumer "+u.Consumer, min(1, len(u.Consumer))); !strings.Contains(text, want) {
 					t.Errorf("deliveries status prints\n%s, without %s", text, want)
 				}
 			}
