@@ -79,7 +79,11 @@ delivered; show prints every failed attempt.`,
 			if printed, err := c.call(http.MethodGet, deliveriesPath+"?"+filters.values.Encode(), &deliveries); printed || err != nil {
 				return err
 			}
-			return c.printList(deliveries)
+			if err := c.printList(deliveries); err != nil || len(deliveries) > 0 {
+				return err
+			}
+			_, err := fmt.Fprintln(c.log, "nothing is listed")
+			return err
 		})
 	filters = addFilters(cmd.Flags())
 	return cmd

@@ -4,9 +4,11 @@
 package command
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -241,6 +243,24 @@ func TestAdminAPIErrorsSayWhatIsThere(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Scripts read the table, which stays the same on standard output.
+func TestListSaysThatItFoundNothing(t *testing.T) {
+	t.Parallel()
+	for format, want := range map[string][2]string{"": {"ID  STATE", "nothing is listed"}, "--json": {"[]\n", ""}} {
+		cmd := deliveriesCommand()
+		var out, log bytes.Buffer
+		cmd.SetArgs(slices.DeleteFunc([]string{"list", "--state", "dead", "--address", adminAPI(t, []outbox.Delivery{}), format}, func(arg string) bool { return arg == "" }))
+		cmd.SetOut(&out)
+		cmd.SetErr(&log)
+		if err := cmd.ExecuteContext(t.Context()); err != nil || !strings.HasPrefix(out.String(), want[0]) || strings.Count(out.String(), "\n") != 1 {
+			t.Errorf("%s: error %v, output %q, want %q", format, err, out.String(), want[0])
+		}
+		if strings.Contains(log.String(), "nothing") != (want[1] != "") || !strings.Contains(log.String(), want[1]) {
+			t.Errorf("%s: it says %q, want %q", format, log.String(), want[1])
+		}
 	}
 }
 
