@@ -29,6 +29,10 @@ const modeReport = "report"
 // maxSkew is how far off the clock may be, in seconds: half of the default window.
 const maxSkew = 30
 
+// maxFailing is for how long a delivery may wait in a failing queue: a restart of the backend
+// takes less.
+const maxFailing = 5 * time.Minute
+
 func statusCommand() *cobra.Command {
 	c := new(adminClient)
 	var check bool
@@ -40,8 +44,9 @@ it is safe to switch.
 
 With --check, exits with 1 if an operator should look at something: no guard runs,
 the clock is off by more than 30 seconds, the store does not work, deliveries are
-dead (retry or discard them), or deliveries wait in a paused queue or for a guard
-that is not configured.`, cobra.NoArgs, func(*cobra.Command, []string) error {
+dead (retry or discard them), or deliveries wait in a paused queue, for more than
+5 minutes in one whose last 3 attempts or more have failed, or for a guard that is
+not configured.`, cobra.NoArgs, func(*cobra.Command, []string) error {
 		s, printed, err := c.status()
 		if err != nil {
 			return err
@@ -215,7 +220,20 @@ func traits(q delivery.QueueStatus) string {
 	if q.Paused {
 		all = append(all, "paused")
 	}
+	if q.Failing() {
+		all = append(all, strings.TrimSuffix("failing: "+lastFailure(q, maxNote), ": "))
+	}
 	return cmp.Or(strings.Join(all, ", "), "-")
+}
+
+// maxNote is how much of an error the table of queues shows; deliveries list shows all of it.
+const maxNote = 60
+
+func lastFailure(q delivery.QueueStatus, most int) string {
+	if q.LastFailure == nil {
+		return ""
+	}
+	return shortened(callback.Printable(q.LastFailure.Error), most)
 }
 
 // strangers are the reasons for refusing what has no valid Sign. A callback that is refused
@@ -294,6 +312,12 @@ func storeFaults(s delivery.Status) (faults []string) {
 	for _, q := range s.Queues {
 		if n := q.Waiting(); q.Paused && n > 0 {
 			faults = append(faults, fmt.Sprintf("%d %s for guard %s%s, which is paused", n, plural(n, "waits", "wait"), q.Guard, ofConsumer(q.Consumer)))
+		}
+	}
+	for _, q := range s.Queues {
+		if q.Failing() && q.OldestAgeSeconds > maxFailing.Seconds() {
+			faults = append(faults, strings.TrimSuffix(fmt.Sprintf("the last %d attempts for guard %s%s failed, and a delivery has waited for %s: %s",
+				q.ConsecutiveFailures, q.Guard, ofConsumer(q.Consumer), seconds(q.OldestAgeSeconds), lastFailure(q, 4*maxNote)), ": "))
 		}
 	}
 	for _, u := range s.Unclaimed {

@@ -118,6 +118,38 @@ func TestDeliveriesStatusNamesItsGuards(t *testing.T) {
 	}
 }
 
+func TestStatusSaysThatAQueueIsFailing(t *testing.T) {
+	t.Parallel()
+	failing := delivery.QueueStatus{
+		Guard: "default", ConsecutiveFailures: 3, OldestAgeSeconds: 301, Deliveries: map[outbox.State]int{outbox.Retrying: 2},
+		LastFailure: &outbox.Failure{Error: "dial tcp 10.0.0.5:9000: connect: connection refused\n" + strings.Repeat("x", 100)},
+	}
+	for name, tt := range map[string]struct {
+		change func(q *delivery.QueueStatus)
+		note   string
+		fault  bool
+	}{
+		"failing":                   {func(*delivery.QueueStatus) {}, "failing: dial tcp 10.0.0.5:9000: connect: connection refused\\u000a", true},
+		"not for long":              {func(q *delivery.QueueStatus) { q.OldestAgeSeconds = 299 }, "failing: dial tcp", false},
+		"ordered":                   {func(q *delivery.QueueStatus) { q.Ordered = true }, "ordered, failing: dial tcp", true},
+		"of no known cause":         {func(q *delivery.QueueStatus) { q.LastFailure = nil }, "failing", true},
+		"two failures":              {func(q *delivery.QueueStatus) { q.ConsecutiveFailures = 2 }, "-", false},
+		"paused":                    {func(q *delivery.QueueStatus) { q.Paused = true }, "paused", false},
+		"retried, and all are gone": {func(q *delivery.QueueStatus) { q.OldestAgeSeconds, q.Deliveries = 0, nil }, "failing: dial tcp", false},
+	} {
+		q := failing
+		tt.change(&q)
+		if got := traits(q); !strings.HasPrefix(got, tt.note) || len([]rune(got)) > 80 {
+			t.Errorf("%s: the note is %q, want %q", name, got, tt.note)
+		}
+		const want = "the last 3 attempts for guard default failed, and a delivery has waited for 5m1s"
+		faults := strings.Join(storeFaults(delivery.Status{Queues: []delivery.QueueStatus{q}}), "; ")
+		if strings.Contains(faults, want) != tt.fault {
+			t.Errorf("%s: faults %q, want %q: %t", name, faults, want, tt.fault)
+		}
+	}
+}
+
 func TestStatusSaysWhetherEnforceIsSafe(t *testing.T) {
 	t.Parallel()
 	late := 45.0

@@ -70,15 +70,12 @@ const (
 // queueMarks are the classes of their colors.
 var queueMarks = map[string]string{queueWell: "ok", queuePaused: "off", queueFailing: "bad", queueRetrying: "warn"}
 
-// failingAfter is how many attempts in a row must have failed for a queue to be failing.
-const failingAfter = 3
-
 // conditionOf returns the condition of a queue.
 func conditionOf(q delivery.QueueStatus) string {
 	switch {
 	case q.Paused:
 		return queuePaused
-	case q.ConsecutiveFailures >= failingAfter:
+	case q.Failing():
 		return queueFailing
 	case q.Deliveries[outbox.Retrying] > 0:
 		return queueRetrying

@@ -51,6 +51,12 @@ func (q QueueStatus) Waiting() int {
 	return q.Deliveries[outbox.Pending] + q.Deliveries[outbox.Retrying] + q.Deliveries[outbox.Running]
 }
 
+// failingAfter is how many attempts in a row must have failed for a queue to be failing.
+const failingAfter = 3
+
+// Failing reports whether the last attempts of the queue have failed, and it is not paused.
+func (q QueueStatus) Failing() bool { return !q.Paused && q.ConsecutiveFailures >= failingAfter }
+
 // Unclaimed is the number of deliveries to a guard, or to its backend or consumer, that is
 // not configured.
 type Unclaimed struct {
