@@ -92,6 +92,9 @@ type Tally struct {
 	Actions map[string]int `json:"actions"` // by what the guard did
 	Refused map[string]int `json:"refused"` // by reason
 
+	// RefusedSigned counts, by reason, those of Refused that have a valid Sign.
+	RefusedSigned map[string]int `json:"refused_signed"`
+
 	// WouldRefuse counts, by reason, what was forwarded in report mode and would have been
 	// refused.
 	WouldRefuse map[string]int `json:"would_refuse"`
@@ -101,7 +104,7 @@ type Tally struct {
 }
 
 func newTally() Tally {
-	return Tally{make(map[string]int), make(map[string]int), make(map[string]int), make(map[string]int)}
+	return Tally{make(map[string]int), make(map[string]int), make(map[string]int), make(map[string]int), make(map[string]int)}
 }
 
 func (t *Tally) count(m *remembered) {
@@ -112,6 +115,9 @@ func (t *Tally) count(m *remembered) {
 		t.WouldRefuse[m.reason]++
 	default:
 		t.Refused[m.reason]++
+		if m.verified {
+			t.RefusedSigned[m.reason]++
+		}
 	}
 	if m.fallback != "" {
 		t.Fallbacks[m.fallback]++
@@ -120,7 +126,7 @@ func (t *Tally) count(m *remembered) {
 
 func (t *Tally) add(other Tally) {
 	for _, pair := range [][2]map[string]int{
-		{t.Actions, other.Actions}, {t.Refused, other.Refused}, {t.WouldRefuse, other.WouldRefuse}, {t.Fallbacks, other.Fallbacks},
+		{t.Actions, other.Actions}, {t.Refused, other.Refused}, {t.RefusedSigned, other.RefusedSigned}, {t.WouldRefuse, other.WouldRefuse}, {t.Fallbacks, other.Fallbacks},
 	} {
 		for key, n := range pair[1] {
 			pair[0][key] += n

@@ -18,8 +18,8 @@ func TestHistoryCountsByActionReasonAndVerdict(t *testing.T) {
 	rules := []string{"on before forward {\n fallback allow\n}", "on after ack"}
 	before := guardtest.Query("1400000000", beforeSend, guardtest.Signed(guardtest.Token, time.Now()))
 	for mode, want := range map[string]Tally{
-		"enforce": {map[string]int{"ack": 3, "reject": 1}, map[string]int{"sign": 1, "payload": 1}, nil, map[string]int{"allow": 1}},
-		"report":  {map[string]int{"forward": 4}, nil, map[string]int{"sign": 1, "payload": 1}, nil},
+		"enforce": {map[string]int{"ack": 3, "reject": 1}, map[string]int{"sign": 1, "payload": 1}, map[string]int{"payload": 1}, nil, map[string]int{"allow": 1}},
+		"report":  {map[string]int{"forward": 4}, nil, nil, map[string]int{"sign": 1, "payload": 1}, nil},
 	} {
 		s := watched(t, "counts-"+mode, append(rules, "mode "+mode)...)
 		s.post(t, request{query: goodQuery(), body: recallBody(t)})
@@ -31,7 +31,7 @@ func TestHistoryCountsByActionReasonAndVerdict(t *testing.T) {
 		total, since := h.totals()
 		hour, minutes := h.hourNow(time.Now())
 		for name, got := range map[string]Tally{"total": total, "hour": hour} {
-			if !maps.Equal(got.Actions, want.Actions) || !maps.Equal(got.Refused, want.Refused) ||
+			if !maps.Equal(got.Actions, want.Actions) || !maps.Equal(got.Refused, want.Refused) || !maps.Equal(got.RefusedSigned, want.RefusedSigned) ||
 				!maps.Equal(got.WouldRefuse, want.WouldRefuse) || !maps.Equal(got.Fallbacks, want.Fallbacks) {
 				t.Errorf("%s, %s: %+v, want %+v", mode, name, got, want)
 			}

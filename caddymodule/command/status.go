@@ -43,7 +43,8 @@ guard in report mode, it shows what enforce would have refused, and says whether
 it is safe to switch.
 
 With --check, exits with 1 if an operator should look at something: no guard runs,
-the clock is off by more than 30 seconds, the store does not work, deliveries are
+the clock is off by more than 30 seconds, a guard that enforces has refused what has
+a valid Sign in the last hour, the store does not work, deliveries are
 dead (retry or discard them), or deliveries wait in a paused queue, for more than
 5 minutes in one whose last 3 attempts or more have failed, or for a guard that is
 not configured.`, cobra.NoArgs, func(*cobra.Command, []string) error {
@@ -296,6 +297,11 @@ func guardFaults(s delivery.Status) (faults []string) {
 	for _, g := range s.Guards {
 		if g.SkewSeconds != nil && math.Abs(*g.SkewSeconds) > maxSkew {
 			faults = append(faults, fmt.Sprintf("the clock is %s, as guard %s measures", clock(g.SkewSeconds), g.Name))
+		}
+		signed := genuine(g.Hour.RefusedSigned)
+		delete(signed, string(callback.ReasonBody)) // the connection's fault
+		if n := caddymodule.Sum(signed); n > 0 && g.Mode != modeReport {
+			faults = append(faults, fmt.Sprintf("guard %s refused %d genuine %s in the last hour: %s", g.Name, n, plural(n, "callback", "callbacks"), listed(signed)))
 		}
 	}
 	if n := s.Deliveries[outbox.Dead]; n > 0 {

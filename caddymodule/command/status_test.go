@@ -190,6 +190,11 @@ func TestStatusChecks(t *testing.T) {
 	skew := 31.0
 	late.SkewSeconds = &skew
 	waiting := map[outbox.State]int{outbox.Retrying: 1}
+	refusing, interrupted := reporting(), reporting()
+	refusing.Mode, refusing.Hour.RefusedSigned = "enforce", map[string]int{"json": 2, "payload": 3, "body": 1}
+	interrupted.Mode, interrupted.Hour.RefusedSigned = "enforce", map[string]int{"body": 1}
+	reportingAgain := refusing
+	reportingAgain.Mode = "report"
 	for name, tt := range map[string]struct {
 		status delivery.Status
 		want   string // in the error, or "" if there is none
@@ -202,12 +207,15 @@ func TestStatusChecks(t *testing.T) {
 		"a queue is paused": {
 			delivery.Status{Guards: fine, Store: "sqlite", Queues: []delivery.QueueStatus{{Guard: "default", Paused: true, Deliveries: waiting}}}, "1 waits for guard default, which is paused",
 		},
-		"no guard":   {delivery.Status{Guards: []caddymodule.Status{}}, "no guard runs"},
-		"the clock":  {delivery.Status{Guards: []caddymodule.Status{late}}, "the clock is 31.0 s ahead"},
-		"the store":  {delivery.Status{Guards: fine, Store: "sqlite", StoreError: "disk full"}, "the store does not work: disk full"},
-		"dead":       {delivery.Status{Guards: fine, Store: "sqlite", Deliveries: map[outbox.State]int{outbox.Dead: 2}}, "2 deliveries are dead: retry or discard them"},
-		"unclaimed":  {delivery.Status{Guards: fine, Store: "sqlite", Unclaimed: []delivery.Unclaimed{{Guard: "gone", Deliveries: 1}}}, "1 awaits guard gone"},
-		"not an API": {delivery.Status{}, "is not Caddy's admin API with tim_callback"},
+		"no guard":              {delivery.Status{Guards: []caddymodule.Status{}}, "no guard runs"},
+		"the clock":             {delivery.Status{Guards: []caddymodule.Status{late}}, "the clock is 31.0 s ahead"},
+		"the store":             {delivery.Status{Guards: fine, Store: "sqlite", StoreError: "disk full"}, "the store does not work: disk full"},
+		"refusing genuine ones": {delivery.Status{Guards: []caddymodule.Status{refusing}}, "guard default refused 5 genuine callbacks in the last hour: payload 3, json 2"},
+		"refused genuine ones, before the mode is report": {delivery.Status{Guards: []caddymodule.Status{reportingAgain}}, ""},
+		"a body was cut off":                              {delivery.Status{Guards: []caddymodule.Status{interrupted}}, ""},
+		"dead":                                            {delivery.Status{Guards: fine, Store: "sqlite", Deliveries: map[outbox.State]int{outbox.Dead: 2}}, "2 deliveries are dead: retry or discard them"},
+		"unclaimed":                                       {delivery.Status{Guards: fine, Store: "sqlite", Unclaimed: []delivery.Unclaimed{{Guard: "gone", Deliveries: 1}}}, "1 awaits guard gone"},
+		"not an API":                                      {delivery.Status{}, "is not Caddy's admin API with tim_callback"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
