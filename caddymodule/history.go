@@ -4,6 +4,7 @@
 package caddymodule
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,6 +23,7 @@ type history struct {
 	total Tally
 	hour  [60]minute
 	uses  map[tokenOfApp]*TokenUse
+	seen  map[string]bool // known commands of what was accepted, or has a valid Sign
 	skews [skewSamples]time.Duration
 	skew  int // number of samples ever taken
 }
@@ -45,7 +47,7 @@ func historyOf(name string) *history {
 	defer historiesMu.Unlock()
 	h := histories[name]
 	if h == nil {
-		h = &history{name: name, since: time.Now(), total: newTally(), uses: make(map[tokenOfApp]*TokenUse)}
+		h = &history{name: name, since: time.Now(), total: newTally(), uses: make(map[tokenOfApp]*TokenUse), seen: make(map[string]bool)}
 		histories[name] = h
 	}
 	return h
@@ -173,6 +175,9 @@ func (h *history) count(m *remembered) {
 		*of = minute{unix, newTally()}
 	}
 	of.tally.count(m)
+	if m.command != "" && (m.reason == "" || m.verified) {
+		h.seen[m.command] = true
+	}
 	if m.token == (tokenOfApp{}) {
 		return
 	}
@@ -221,6 +226,13 @@ func (h *history) usesNow() map[tokenOfApp]TokenUse {
 		uses[key] = *use
 	}
 	return uses
+}
+
+// commandsSeen returns the known commands that have come.
+func (h *history) commandsSeen() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Sorted(maps.Keys(h.seen))
 }
 
 // medianSkew returns the median of the last correctly signed callbacks, or nil without any.

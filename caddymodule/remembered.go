@@ -16,6 +16,7 @@ type remembered struct {
 	start    time.Time
 	took     time.Duration
 	verified bool
+	command  string // if it is known
 	action   string
 	reason   string // of the rejection, if any
 	detail   string
@@ -54,6 +55,9 @@ func (c *call) remembered(withID bool) remembered {
 	}
 	if v := c.verdict.Load(); v != nil && (c.fallback || c.action == actionForward) {
 		m.fallback = *v
+	}
+	if known, ok := callback.Lookup(c.query.CallbackCommand); ok {
+		m.command = known.Name // which does not keep the URI in memory
 	}
 	if c.token > 0 && c.app != nil {
 		m.token = tokenOfApp{c.app.id, c.token}

@@ -26,6 +26,10 @@ type Status struct {
 	Since time.Time `json:"since"`
 	Total Tally     `json:"total"`
 
+	// Commands are the known commands that have come since, in what was accepted or has a
+	// valid Sign.
+	Commands []string `json:"commands"`
+
 	// Hour counts the last 60 minutes, which Minutes are.
 	Hour    Tally    `json:"hour"`
 	Minutes []Minute `json:"minutes"`
@@ -97,6 +101,7 @@ func Running() []Status {
 	for _, h := range runningHandlers() {
 		s := Status{Name: h.Name, Mode: h.Mode, Apps: h.appStatuses(), Rules: h.Rules, SkewSeconds: h.history.medianSkew()}
 		s.Total, s.Since = h.history.totals()
+		s.Commands = h.history.commandsSeen()
 		s.Hour, s.Minutes = h.history.hourNow(now)
 		statuses = append(statuses, s)
 	}

@@ -6,6 +6,7 @@ package caddymodule
 import (
 	"maps"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,6 +36,9 @@ func TestHistoryCountsByActionReasonAndVerdict(t *testing.T) {
 				!maps.Equal(got.WouldRefuse, want.WouldRefuse) || !maps.Equal(got.Fallbacks, want.Fallbacks) {
 				t.Errorf("%s, %s: %+v, want %+v", mode, name, got, want)
 			}
+		}
+		if seen := h.commandsSeen(); !slices.Equal(seen, []string{callback.RecallCommand, beforeSend}) {
+			t.Errorf("%s: seen %q", mode, seen)
 		}
 		calls, refused := 0, 0
 		for _, m := range minutes {

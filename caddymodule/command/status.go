@@ -272,7 +272,8 @@ func advice(g caddymodule.Status) string {
 	if caddymodule.Sum(ever) > 0 {
 		text += fmt.Sprintf("; before, it would have refused genuine callbacks: %s", listed(ever))
 	}
-	return text
+	n := len(g.Commands)
+	return fmt.Sprintf("%s; counting for %s, %d %s seen", text, time.Since(g.Since).Round(time.Second), n, plural(n, "command", "commands"))
 }
 
 // signs reports whether a token has signed a callback in the last hour, or no app has one.

@@ -41,8 +41,9 @@ func reporting() caddymodule.Status {
 		Apps: []caddymodule.AppStatus{
 			{SdkAppID: "1400000000", Tokens: []caddymodule.TokenUse{{Uses: 7, Last: time.Now()}}},
 		},
-		Total: caddymodule.Tally{Actions: map[string]int{"forward": 9}},
-		Hour:  caddymodule.Tally{Actions: map[string]int{"forward": 3}},
+		Commands: []string{"C2C.CallbackAfterSendMsg", "Group.CallbackAfterRecallMsg"},
+		Total:    caddymodule.Tally{Actions: map[string]int{"forward": 9}},
+		Hour:     caddymodule.Tally{Actions: map[string]int{"forward": 3}},
 	}
 }
 
@@ -157,7 +158,11 @@ func TestStatusSaysWhetherEnforceIsSafe(t *testing.T) {
 		change func(g *caddymodule.Status)
 		want   string
 	}{
-		"nothing counted": {func(*caddymodule.Status) {}, "safe to switch, as far as the last hour shows"},
+		"nothing counted": {func(*caddymodule.Status) {}, "safe to switch, as far as the last hour shows; counting for 27s, 2 commands seen"},
+		"one command": {
+			func(g *caddymodule.Status) { g.Since, g.Commands = g.Since.Add(-time.Hour), g.Commands[:1] },
+			"safe to switch, as far as the last hour shows; counting for 1h0m27s, 1 command seen",
+		},
 		"strangers": {
 			func(g *caddymodule.Status) { g.Hour.WouldRefuse = map[string]int{"sign": 2, "unsigned": 3} },
 			"safe to switch, if Tencent did not send what it would have refused in the last hour: unsigned 3, sign 2",
@@ -176,6 +181,7 @@ func TestStatusSaysWhetherEnforceIsSafe(t *testing.T) {
 		"the clock":  {func(g *caddymodule.Status) { g.SkewSeconds = &late }, "not yet: the clock is off"},
 	} {
 		g := reporting()
+		g.Since = time.Now().Add(-27 * time.Second)
 		tt.change(&g)
 		if got := advice(g); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: %q, want %q", name, got, tt.want)
@@ -242,7 +248,7 @@ func TestStatusOfARunningGuard(t *testing.T) {
 	output, err := run(t, statusCommand(), "", "--check", "--address", s.Admin)
 	for _, want := range []string{
 		"guard default\n", "token 1 used once, last at 2", "let through     2, all in the last hour: forward 2\n",
-		"would refuse    1, in the last hour: sign 1\n", "safe to switch, if Tencent did not send", "\nnothing is stored\n",
+		"would refuse    1, in the last hour: sign 1\n", "safe to switch, if Tencent did not send", ", 1 command seen\n", "\nnothing is stored\n",
 	} {
 		if err != nil || !strings.Contains(output, want) {
 			t.Errorf("error %v, output\n%s\nwant %q", err, output, want)
