@@ -191,6 +191,13 @@ func (c *adminClient) printWhole(d outbox.Delivery) error {
 	for _, f := range d.Failures {
 		fmt.Fprintf(c.out, "attempt %d at %s: %s\n", f.Attempt, f.At.Local().Format(time.DateTime), f.Error)
 	}
+	switch at := d.Due.Local().Format(time.DateTime); {
+	case d.Due.IsZero():
+	case time.Now().Before(d.Due):
+		fmt.Fprintf(c.out, "next attempt at %s\n", at)
+	default: // the queue is paused or busy, or it is not its turn
+		fmt.Fprintf(c.out, "next attempt due since %s\n", at)
+	}
 	_, err := fmt.Fprintf(c.out, "%s %s (Host: %s)\n%s\n", d.Callback.Method, d.Callback.URI, d.Callback.Host, cmp.Or(d.Unreadable, d.Callback.Body))
 	return err
 }

@@ -292,6 +292,22 @@ func TestAdminAPIErrorsSayWhatIsThere(t *testing.T) {
 	}
 }
 
+func TestShowSaysWhenTheNextAttemptIs(t *testing.T) {
+	t.Parallel()
+	past := time.Date(2026, 11, 26, 9, 30, 0, 0, time.Local)
+	future := time.Now().Add(time.Hour)
+	for want, d := range map[string]outbox.Delivery{
+		"next attempt at " + future.Format(time.DateTime) + "\n": {ID: 1, State: outbox.Retrying, Due: future},
+		"next attempt due since 2026-11-26 09:30:00\n":           {ID: 1, State: outbox.Pending, Due: past},
+		"": {ID: 1, State: outbox.Delivered},
+	} {
+		output, err := run(t, deliveriesCommand(), "", "show", "1", "--address", adminAPI(t, d))
+		if err != nil || !strings.Contains(output, want) || strings.Contains(output, "next attempt") != (want != "") {
+			t.Errorf("error %v, output\n%s\nwant %q", err, output, want)
+		}
+	}
+}
+
 // Scripts read the table, which stays the same on standard output.
 func TestListSaysThatItFoundNothing(t *testing.T) {
 	t.Parallel()
