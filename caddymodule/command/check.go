@@ -110,27 +110,26 @@ func hasLines(name string, text []byte) bool {
 
 // check checks a body that begins on the given line of its file, and prints the result.
 func (c *checker) check(result checkResult, body []byte, firstLine int) error {
-	if result.Command = c.command; result.Command == "" {
-		result.Command = commandIn(body)
+	of := said{command: c.command}
+	if of.command == "" {
+		of = commandIn(body)
 	}
+	result.Command = of.command
 	if result.Command != "" {
 		_, result.Known = callback.Lookup(result.Command)
 		result.Class = callback.ClassOf(result.Command)
 	}
-	for _, r := range callback.Faults(body, result.Command) {
+	faults := callback.Faults(body, result.Command)
+	if len(faults) == 0 {
+		faults = of.faults()
+	}
+	for _, r := range faults {
 		before := body[:min(r.Offset, int64(len(body)))]
 		result.Faults = append(result.Faults, checkFault{
 			Reason: r.Reason, Path: r.Path, Detail: r.Detail,
 			Line:   bytes.Count(before, []byte("\n")) + firstLine,
 			Column: len(before) - bytes.LastIndexByte(before, '\n'),
 		})
-	}
-	suggestion := callback.Suggest(result.Command)
-	if len(result.Faults) == 0 && result.Command == "" {
-		return errors.New("the payload has no CallbackCommand: give that of the query with --command")
-	}
-	if len(result.Faults) == 0 && suggestion != "" {
-		return fmt.Errorf("%s is not a known command: did you mean %s?", callback.Printable(result.Command), suggestion)
 	}
 	result.OK = len(result.Faults) == 0
 	c.checked++
@@ -140,18 +139,42 @@ func (c *checker) check(result checkResult, body []byte, firstLine int) error {
 	return c.print(result)
 }
 
-// commandIn returns the CallbackCommand of a payload, or "" if there is none before the
+// said is the CallbackCommand of a payload, and where it is.
+type said struct {
+	command string
+	path    string
+	offset  int64
+}
+
+// faults returns the fault of a command that cannot be the query's.
+func (s said) faults() []*callback.Rejection {
+	fault := &callback.Rejection{Reason: callback.ReasonCommand, Path: s.path, Offset: s.offset}
+	suggestion := callback.Suggest(s.command)
+	switch {
+	case s.command == "":
+		fault.Detail = "the payload has no CallbackCommand: give that of the query with --command"
+	case suggestion != "":
+		fault.Detail = fmt.Sprintf("%s is not a known command: did you mean %s?", callback.Printable(s.command), suggestion)
+	default:
+		return nil
+	}
+	return []*callback.Rejection{fault}
+}
+
+// commandIn returns the CallbackCommand of a payload, which is "" if there is none before the
 // first syntax error.
-func commandIn(body []byte) string {
+func commandIn(body []byte) said {
 	for dec := jsontext.NewDecoder(bytes.NewReader(body)); ; {
 		token, err := dec.ReadToken()
 		if err != nil {
-			return ""
+			return said{}
 		}
 		isCommand := token.Kind() == '"' && token.String() == "CallbackCommand"
 		if at := dec.StackPointer(); isCommand && (at == "/CallbackCommand" || at == "/Events/0/CallbackCommand") {
-			if token, err = dec.ReadToken(); err == nil && token.Kind() == '"' {
-				return token.String()
+			value, err := dec.ReadValue()
+			if err == nil && value.Kind() == '"' {
+				name, _ := jsontext.AppendUnquote(nil, value)
+				return said{string(name), string(at), dec.InputOffset() - int64(len(value))}
 			}
 		}
 	}

@@ -109,6 +109,8 @@ func TestCheckExplainsEveryFaultOfEveryPayload(t *testing.T) {
 	}
 	one, two := write("one.json", good), write("two.json", bad)
 	lines := write("lines.log", good+"\n\n"+bad+"\n"+good+"\n")
+	none := write("none.json", `{"GroupId":"1"}`)
+	slips := write("slips.jsonl", good+"\n"+`{"a":1, "CallbackCommand": "Group.CallbackAfterRecalMsg"}`+"\n{}\n"+good+"\n")
 	broken := write("broken.jsonl", "{\n"+good+"\n")
 	for name, tt := range map[string]struct {
 		args  []string
@@ -125,7 +127,14 @@ func TestCheckExplainsEveryFaultOfEveryPayload(t *testing.T) {
 			lines + ":1: ok: ", lines + ":3: refused", "  at /groupid, line 3, ", lines + ":3: refused", "  at /MsgSeqList/0/MsgSeq, line 3, ", lines + ":3: refused", "  at /GroupId, line 3, ", lines + ":4: ok: ",
 		}, "1 of 3 payloads"},
 		"lines, of which the first is broken": {[]string{broken}, []string{broken + ":1: refused as json", "  at the top level, line 1", broken + ":2: ok: "}, "1 of 2 payloads"},
-		"good ones":                           {[]string{one, one}, []string{one + ": ok: ", one + ": ok: "}, ""},
+		"no command in a file": {[]string{one, none, one}, []string{
+			one + ": ok: ", none + ": refused as command: the payload has no CallbackCommand: give that of the query with --command", "  at the top level, line 1, column 1", one + ": ok: ",
+		}, "1 of 3 payloads"},
+		"slips in lines": {[]string{slips}, []string{
+			slips + ":1: ok: ", slips + ":2: refused as command: Group.CallbackAfterRecalMsg is not a known command: did you mean Group.CallbackAfterRecallMsg?", "  at /CallbackCommand, line 2, column 28",
+			slips + ":3: refused as command: ", "  at the top level, line 3, column 1", slips + ":4: ok: ",
+		}, "2 of 4 payloads"},
+		"good ones": {[]string{one, one}, []string{one + ": ok: ", one + ": ok: "}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
