@@ -29,6 +29,7 @@ type adminClient struct {
 	config  string
 	adapter string
 	asJSON  bool
+	asked   bool // the address is known, and was printed
 
 	out, log io.Writer
 }
@@ -107,22 +108,25 @@ func (c *adminClient) notAPI() error {
 	return fmt.Errorf("the address %s %w: give that with --address, or the configuration with --config", c.address, errNotAPI)
 }
 
-// findAddress determines the address of the admin API as reload does, and prints it.
+// findAddress determines the address of the admin API as reload does, and prints it once.
 func (c *adminClient) findAddress() error {
-	if c.address != "" {
+	if c.asked {
 		return nil
 	}
-	config, file, _, err := caddycmd.LoadConfig(c.config, c.adapter)
-	if err != nil {
-		return err
-	}
-	if c.address, err = caddycmd.DetermineAdminAPIAddress("", config, file, c.adapter); err != nil {
-		return err
-	}
 	from := ""
-	if file != "" {
-		from = " (from " + file + ")"
+	if c.address == "" {
+		config, file, _, err := caddycmd.LoadConfig(c.config, c.adapter)
+		if err != nil {
+			return err
+		}
+		if c.address, err = caddycmd.DetermineAdminAPIAddress("", config, file, c.adapter); err != nil {
+			return err
+		}
+		if file != "" {
+			from = " (from " + file + ")"
+		}
 	}
+	c.asked = true
 	fmt.Fprintf(c.log, "asking %s%s\n", c.address, from)
 	return nil
 }

@@ -102,6 +102,10 @@ look at this: 1 delivery is dead: retry or discard it
 look at this: 3 wait for guard second and consumer archive, which is paused
 look at this: 2 await guard gone, but no running guard of this name has it
 `
+	asked, output, _ := strings.Cut(output, "\n")
+	if !strings.HasPrefix(asked, "asking 127.0.0.1:") {
+		t.Errorf("it begins with %q", asked)
+	}
 	if output, _, _ = strings.Cut(output, "Error: "); output != want || err == nil {
 		t.Errorf("error %v, output\n%s\nwant\n%s", err, output, want)
 	}
@@ -317,7 +321,7 @@ func TestListSaysThatItFoundNothing(t *testing.T) {
 		cmd.SetArgs(slices.DeleteFunc([]string{"list", "--state", "dead", "--address", adminAPI(t, []outbox.Delivery{}), format}, func(arg string) bool { return arg == "" }))
 		cmd.SetOut(&out)
 		cmd.SetErr(&log)
-		if err := cmd.ExecuteContext(t.Context()); err != nil || !strings.HasPrefix(out.String(), want[0]) || strings.Count(out.String(), "\n") != 1 {
+		if err := cmd.ExecuteContext(t.Context()); err != nil || !strings.HasPrefix(log.String(), "asking ") || !strings.HasPrefix(out.String(), want[0]) || strings.Count(out.String(), "\n") != 1 {
 			t.Errorf("%s: error %v, output %q, want %q", format, err, out.String(), want[0])
 		}
 		if strings.Contains(log.String(), "nothing") != (want[1] != "") || !strings.Contains(log.String(), want[1]) {
@@ -334,7 +338,7 @@ func TestListShowsTheLastErrorOfWhatIsNotDelivered(t *testing.T) {
 	}
 	output, err := run(t, deliveriesCommand(), "", "list", "--address", adminAPI(t, []outbox.Delivery{row(2, outbox.Retrying), row(1, outbox.Delivered)}))
 	lines := strings.Split(output, "\n")
-	if err != nil || !strings.HasSuffix(lines[1], "the status 500") || strings.Contains(lines[2], "500") {
+	if err != nil || !strings.HasSuffix(lines[2], "the status 500") || strings.Contains(lines[3], "500") {
 		t.Errorf("error %v, output\n%s", err, output)
 	}
 	output, err = run(t, deliveriesCommand(), "", "show", "1", "--address", adminAPI(t, row(1, outbox.Delivered)))

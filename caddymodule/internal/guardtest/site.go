@@ -437,7 +437,8 @@ func (s *Site) Metric(t *testing.T, sample string) (value float64) {
 	return 0
 }
 
-// CLI runs `timguard tim-callback deliveries` against the site.
+// CLI runs `timguard tim-callback deliveries` against the site, and returns what it prints
+// besides the address that it asks.
 func (s *Site) CLI(t *testing.T, fails bool, arguments ...string) string {
 	t.Helper()
 	arguments = append([]string{"tim-callback", "deliveries"}, arguments...)
@@ -445,7 +446,7 @@ func (s *Site) CLI(t *testing.T, fails bool, arguments ...string) string {
 	if (err != nil) != fails {
 		t.Errorf("%v: %v\n%s", arguments, err, output)
 	}
-	return string(output)
+	return strings.TrimPrefix(string(output), "asking "+s.Admin+"\n")
 }
 
 // Reload loads the current site into the running Caddy.
