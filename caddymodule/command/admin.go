@@ -13,7 +13,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
+	"github.com/caddyserver/caddy/v2"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
@@ -108,6 +110,15 @@ func (c *adminClient) notAPI() error {
 	return fmt.Errorf("the address %s %w: give that with --address, or the configuration with --config", c.address, errNotAPI)
 }
 
+// loadConfig loads the configuration as reload does, but keeps what that logs off the terminal.
+func (c *adminClient) loadConfig() (config []byte, file string, err error) {
+	_, logger, buffer := caddy.BufferedLog()
+	defer caddy.UnbufferDefaultLogger(logger)
+	defer buffer.FlushTo(zap.NewNop())
+	config, file, _, err = caddycmd.LoadConfig(c.config, c.adapter)
+	return config, file, err
+}
+
 // findAddress determines the address of the admin API as reload does, and prints it once.
 func (c *adminClient) findAddress() error {
 	if c.asked {
@@ -115,7 +126,7 @@ func (c *adminClient) findAddress() error {
 	}
 	from := ""
 	if c.address == "" {
-		config, file, _, err := caddycmd.LoadConfig(c.config, c.adapter)
+		config, file, err := c.loadConfig()
 		if err != nil {
 			return err
 		}

@@ -224,7 +224,7 @@ func TestEndToEndDeliveryCommandLineFindsItsServer(t *testing.T) {
 		cmd := guardtest.Timguard(s.Dir, append([]string{"tim-callback", "deliveries", "status"}, tt.args...)...)
 		cmd.Dir = tt.dir
 		output, err := cmd.CombinedOutput()
-		if err != nil || !strings.Contains(string(output), "asking "+s.Admin+" (from ") || !strings.Contains(string(output), "store sqlite at ") {
+		if err != nil || !strings.HasPrefix(string(output), "asking "+s.Admin+" (from ") || !strings.Contains(string(output), "store sqlite at ") {
 			t.Errorf("%s: %v\n%s", name, err, output)
 		}
 	}
