@@ -6,9 +6,12 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/timguard/timguard/caddymodule/internal/option"
@@ -46,20 +49,24 @@ func ParseStreamOptions(rawQuery string) (o StreamOptions, err error) {
 	return o, nil
 }
 
+// writeTimeout is how long a client may take to read what is written. It is longer than the
+// time between heartbeats, since over HTTP/2 it also ends a stream to which nothing is written.
+var writeTimeout = 2 * heartbeat
+
 // StreamCalls answers with calls as they come, as server-sent events, until the client or
-// the server leaves. Each event is a [Call] in JSON. A client that does not read fast
-// enough gets the event "slow" as the last one. One that connects again, with the header
-// Last-Event-ID, gets what it missed, if it is still remembered.
-func StreamCalls(w http.ResponseWriter, r *http.Request, o StreamOptions) error {
+// the server leaves, or the context of the request is done. Each event is a [Call] in JSON.
+// A client that does not read fast enough gets the event "slow" as the last one. One that
+// connects again, with the header Last-Event-ID, gets what it missed, if it is still
+// remembered. A client that does not read at all holds up the server for 30 seconds at most.
+func StreamCalls(w http.ResponseWriter, r *http.Request, o StreamOptions) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	// A stream would otherwise hold up a reload until the grace period ends.
-	if server, ok := ctx.Value(http.ServerContextKey).(*http.Server); ok {
-		server.RegisterOnShutdown(cancel)
+	if server, ok := ctx.Value(http.ServerContextKey).(*http.Server); ok { // not over HTTP/3
+		defer context.AfterFunc(stoppingOf(server), cancel)() //nolint:contextcheck // it is the server's, not the request's
 	}
 	watcher := Watch(o.Filter, o.Bodies) // before the earlier calls are read, so that none is missed
 	defer watcher.Close()
-	s := &stream{w: w, flush: http.NewResponseController(w).Flush, sent: make(map[uint64]bool)}
+	s := &stream{w: w, control: http.NewResponseController(w), sent: make(map[uint64]bool)}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	if seen, err := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64); err == nil {
@@ -67,25 +74,43 @@ func StreamCalls(w http.ResponseWriter, r *http.Request, o StreamOptions) error 
 	}
 	for _, c := range LastCalls(o.Filter, o.Last) {
 		s.sent[c.ID] = true
-		if err := s.send(c); err != nil {
-			return nil // the client has left
+		if s.send(c) != nil || ctx.Err() != nil {
+			return
 		}
 	}
-	return s.follow(ctx, watcher)
+	s.follow(ctx, watcher)
 }
 
-// stream writes events.
+// stopping holds, for each [http.Server] that has had a stream, a context that is done when it
+// begins to shut down. A function that is registered with a server cannot be removed, so there
+// is one for all of its streams.
+var stopping sync.Map
+
+func stoppingOf(server *http.Server) context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	if known, loaded := stopping.LoadOrStore(server, ctx); loaded {
+		cancel()
+		return known.(context.Context)
+	}
+	server.RegisterOnShutdown(func() {
+		stopping.Delete(server)
+		cancel()
+	})
+	return ctx
+}
+
+// stream writes events. An error of a method means that the client has left.
 type stream struct {
-	w     http.ResponseWriter
-	flush func() error
-	seen  uint64          // the last ID that the client had before
-	sent  map[uint64]bool // earlier calls, which the watcher may get as well
+	w       http.ResponseWriter
+	control *http.ResponseController
+	seen    uint64          // the last ID that the client had before
+	sent    map[uint64]bool // earlier calls, which the watcher may get as well
 }
 
 // follow sends what the watcher gets.
-func (s *stream) follow(ctx context.Context, watcher *Watcher) error {
-	if _, err := fmt.Fprint(s.w, ": watching\n\n"); err != nil || s.flush() != nil {
-		return nil // the client has left
+func (s *stream) follow(ctx context.Context, watcher *Watcher) {
+	if s.write(": watching\n\n") != nil || s.control.Flush() != nil {
+		return
 	}
 	alive := time.NewTicker(heartbeat)
 	defer alive.Stop()
@@ -93,20 +118,20 @@ func (s *stream) follow(ctx context.Context, watcher *Watcher) error {
 		var err error
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-alive.C:
-			_, err = fmt.Fprint(s.w, ": alive\n\n")
+			err = s.write(": alive\n\n")
 		case c, ok := <-watcher.Calls:
 			if !ok {
-				_, _ = fmt.Fprint(s.w, "event: slow\ndata: {}\n\n")
-				return s.flush()
+				_ = s.write("event: slow\ndata: {}\n\n")
+				return
 			}
 			if !s.sent[c.ID] {
 				err = s.send(c)
 			}
 		}
-		if err != nil || len(watcher.Calls) == 0 && s.flush() != nil {
-			return nil
+		if err != nil || len(watcher.Calls) == 0 && s.control.Flush() != nil {
+			return
 		}
 	}
 }
@@ -120,6 +145,15 @@ func (s *stream) send(c Call) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(s.w, "id: %d\ndata: %s\n\n", c.ID, text)
+	return s.write(fmt.Sprintf("id: %d\ndata: %s\n\n", c.ID, text))
+}
+
+// write writes text in a limited time. Without a limit, a client that does not read would keep
+// it from ending when the context does.
+func (s *stream) write(text string) error {
+	if err := s.control.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	_, err := io.WriteString(s.w, text)
 	return err
 }

@@ -43,6 +43,8 @@ type Console struct {
 	mux     *http.ServeMux
 	handler http.Handler
 	warned  *sync.Once // that a request came without a user
+
+	stopping context.Context // done when the server begins to shut down
 }
 
 // CaddyModule returns the Caddy module information.
@@ -69,7 +71,13 @@ func (c *Console) Provision(ctx caddy.Context) error {
 	protection := http.NewCrossOriginProtection() // browsers attach basic_auth credentials to cross-site requests
 	protection.SetDenyHandler(http.HandlerFunc(c.crossOrigin))
 	c.handler = protection.Handler(http.HandlerFunc(c.serve))
+	c.stopping = context.Background()
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		// Streams would otherwise hold up the shutdown until the grace period ends, if there is
+		// one. That of HTTP/3 begins at the same time.
+		stopping, stop := context.WithCancel(context.Background())
+		server.RegisterOnShutdown(stop)
+		c.stopping = stopping
 		c.front = lookInFront(server.Routes, c)
 	}
 	c.warn()

@@ -5,15 +5,26 @@ package console
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"maps"
+	"math/big"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go/http3"
 
 	"github.com/timguard/timguard/caddymodule/callback"
 	"github.com/timguard/timguard/caddymodule/internal/guardtest"
@@ -459,6 +470,61 @@ func TestEndToEndConsoleStream(t *testing.T) {
 	}
 	if took := time.Since(start); took > 15*time.Second {
 		t.Errorf("the stream and the reload took %s", took)
+	}
+}
+
+// A tab that is left open over HTTP/3 does not hold up the end of the process, which waits for
+// requests for ever by default.
+func TestEndToEndConsoleStreamEndsOverHTTP3(t *testing.T) {
+	t.Parallel()
+	s := guardtest.NewSite(t, "respond plain")
+	secure := guardtest.FreePort(t)
+	certificate := filepath.Join(s.Dir, "site.pem")
+	writeCertificate(t, certificate)
+	s.Global = "" // thus no grace period
+	s.After = "https://" + secure + " {\ntls " + certificate + " " + certificate + "\ntim_console /console\n}"
+	process := s.Start(t)
+	transport := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the certificate is the test's
+	t.Cleanup(func() { _ = transport.Close() })
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+secure+"/console/live/calls", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body := bufio.NewReader(resp.Body)
+	if line, err := body.ReadString('\n'); err != nil || line != ": watching\n" {
+		t.Fatalf("%d %q, %v", resp.StatusCode, line, err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, body) }() // the client closes its connection when it has all
+	if took := process.Terminate(t); took > 10*time.Second {
+		t.Errorf("Caddy took %s to end", took)
+	}
+}
+
+// writeCertificate writes a certificate for 127.0.0.1 and its key to a file.
+func writeCertificate(t *testing.T, file string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})...)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -4,6 +4,7 @@
 package console
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"slices"
@@ -67,7 +68,10 @@ func (c *Console) stream(p *reply) {
 		return
 	}
 	o.Bodies = false
-	_ = caddymodule.StreamCalls(p.w, p.r, o) // the client has left
+	ctx, cancel := context.WithCancel(p.r.Context())
+	defer cancel()
+	defer context.AfterFunc(c.stopping, cancel)()
+	caddymodule.StreamCalls(p.w, p.r.WithContext(ctx), o)
 }
 
 // filled returns the parameters that are not empty, as forms send them too.

@@ -95,7 +95,8 @@ func serveCalls(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 	}
-	return caddymodule.StreamCalls(w, r, options)
+	caddymodule.StreamCalls(w, r, options)
+	return nil
 }
 
 // servePause pauses or resumes a queue. The path is that of the queue, and what to do.
