@@ -531,7 +531,10 @@ func writeCertificate(t *testing.T, file string) {
 func TestEndToEndConsoleWarns(t *testing.T) {
 	t.Parallel()
 	const noAuth, noPrefix = "tim_console has no authentication in front of it", "tim_console without a prefix answers every request"
-	basic := "basic_auth {\n" + operator + " " + passwordHash + "\n}\n"
+	matched := func(matcher string) string {
+		return "basic_auth " + matcher + " {\n" + operator + " " + passwordHash + "\n}\n"
+	}
+	basic := matched("")
 	for name, c := range map[string]struct {
 		directives string
 		warns      []string
@@ -544,6 +547,13 @@ func TestEndToEndConsoleWarns(t *testing.T) {
 		"no prefix":              {basic + "tim_console\nreverse_proxy 127.0.0.1:9", []string{noPrefix}},
 		"no prefix in a block":   {"handle /x* {\n" + basic + "tim_console\n}\nreverse_proxy 127.0.0.1:9", nil},
 		"a site of its own":      {basic + "tim_console", nil},
+		"forward_auth elsewhere": {"forward_auth /admin/* 127.0.0.1:9 {\nuri /auth\n}\ntim_console /console", []string{noAuth}},
+		"basic_auth elsewhere":   {matched("/admin/*") + "tim_console /console", []string{noAuth}},
+		"basic_auth of one page": {matched("/console") + "tim_console /console", []string{noAuth}},
+		"basic_auth of the page": {matched("/Console*") + "tim_console /console", nil},
+		"basic_auth of paths":    {"@page path /console /console/*\n" + matched("@page") + "tim_console /console", nil},
+		"basic_auth of a method": {"@page {\npath /console*\nmethod POST\n}\n" + matched("@page") + "tim_console /console", []string{noAuth}},
+		"basic_auth of a block":  {matched("/ops*") + "handle_path /ops* {\ntim_console /console\n}", nil},
 		"two, of which one open": {"handle /a* {\n" + basic + "tim_console /a\n}\nhandle /b* {\ntim_console /b\n}", []string{noAuth}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -21,6 +21,7 @@ type inFront struct {
 	auth  auth
 
 	handler routeHandler
+	within  [][]string // lists of patterns, of which one matches each request for the page
 }
 
 // auth says how requests are authenticated before they reach the page.
@@ -34,12 +35,13 @@ const (
 
 // route is a route in JSON.
 type route struct {
-	Group string `json:"group"`
-	Match []struct {
-		Path json.RawMessage `json:"path"`
-	} `json:"match"`
+	Group  string         `json:"group"`
+	Match  []matcherSet   `json:"match"`
 	Handle []routeHandler `json:"handle"`
 }
+
+// matcherSet has matchers by their names.
+type matcherSet map[string]json.RawMessage
 
 type routeHandler struct {
 	Handler        string            `json:"handler"`
@@ -72,15 +74,16 @@ func lookInFront(routes caddyhttp.RouteList, c *Console) (front inFront) {
 func routeOf(r caddyhttp.Route) (out route) {
 	out.Group = r.Group
 	for _, set := range r.MatcherSets {
-		var m struct {
-			Path json.RawMessage `json:"path"`
-		}
+		matchers := make(matcherSet)
 		for _, matcher := range set {
-			if _, ok := matcher.(caddyhttp.MatchPath); ok {
-				m.Path = json.RawMessage("[]")
+			if m, ok := matcher.(caddy.Module); ok {
+				matchers[m.CaddyModule().ID.Name()] = nil
+			}
+			if paths, ok := matcher.(caddyhttp.MatchPath); ok {
+				matchers["path"], _ = json.Marshal(paths) // they are text
 			}
 		}
-		out.Match = append(out.Match, m)
+		out.Match = append(out.Match, matchers)
 	}
 	for _, raw := range r.HandlersRaw {
 		var h routeHandler
@@ -101,19 +104,23 @@ func routeOf(r caddyhttp.Route) (out route) {
 
 // inRoutes returns what is around each page in the routes.
 func inRoutes(routes []route) (pages []inFront) {
-	before := noAuth
 	for i, r := range routes {
 		later := func(after route) bool { return r.Group == "" || after.Group != r.Group }
 		for j, h := range r.Handle {
-			before = max(before, authOf(h))
 			inner := inRoutes(h.Routes)
 			if h.Handler == "tim_console" {
-				inner = []inFront{{found: true, handler: h}}
+				inner = []inFront{pageOf(h)}
 			}
 			for _, front := range inner {
-				front.auth = max(front.auth, before)
 				front.path = front.path || r.forPaths()
 				front.after = front.after || j+1 < len(r.Handle) || slices.ContainsFunc(routes[i+1:], later)
+				front.within = append(front.within, r.patterns())
+				front.auth = max(front.auth, authOf(r.Handle[:j]))
+				for _, earlier := range routes[:i] {
+					if earlier.covers(front) {
+						front.auth = max(front.auth, authOf(earlier.Handle))
+					}
+				}
 				pages = append(pages, front)
 			}
 		}
@@ -121,22 +128,72 @@ func inRoutes(routes []route) (pages []inFront) {
 	return pages
 }
 
-// forPaths reports whether the route is for some paths only.
-func (r route) forPaths() bool {
-	for _, set := range r.Match {
-		if set.Path != nil {
-			return true
-		}
+// pageOf returns the page of a handler, with nothing around it yet.
+func pageOf(h routeHandler) inFront {
+	prefix := strings.TrimRight(h.Prefix, "/")
+	patterns := []string{prefix + "/*"}
+	if prefix != "" {
+		patterns = append(patterns, prefix)
 	}
-	return false
+	return inFront{found: true, handler: h, within: [][]string{patterns}}
 }
 
-func authOf(h routeHandler) auth {
-	switch {
-	case h.Handler == "authentication":
-		return namesUser
-	case h.Handler == "reverse_proxy" && len(h.HandleResponse) > 0:
-		return elsewhere
+// forPaths reports whether the route is for some paths only.
+func (r route) forPaths() bool {
+	return slices.ContainsFunc(r.Match, func(set matcherSet) bool { return set["path"] != nil })
+}
+
+// patterns returns the patterns of paths of which one matches each request that takes the
+// route.
+func (r route) patterns() (patterns []string) {
+	if len(r.Match) == 0 {
+		return []string{"*"}
 	}
-	return noAuth
+	for _, set := range r.Match {
+		patterns = append(patterns, set.patterns()...)
+	}
+	return patterns
+}
+
+func (m matcherSet) patterns() (patterns []string) {
+	if m["path"] == nil || json.Unmarshal(m["path"], &patterns) != nil {
+		return []string{"*"}
+	}
+	return patterns
+}
+
+// covers reports whether every request for the page takes the route.
+func (r route) covers(page inFront) bool {
+	return len(r.Match) == 0 || slices.ContainsFunc(r.Match, func(set matcherSet) bool {
+		others := len(set)
+		if set["path"] != nil {
+			others--
+		}
+		return others == 0 && slices.ContainsFunc(page.within, func(within []string) bool { return includes(set.patterns(), within) })
+	})
+}
+
+// includes reports whether the patterns match every path that the others match. Of patterns
+// with a * in another place than the end, it only knows that each includes itself.
+func includes(patterns, others []string) bool {
+	return !slices.ContainsFunc(others, func(other string) bool {
+		return !slices.ContainsFunc(patterns, func(pattern string) bool {
+			begin, open := strings.CutSuffix(strings.ToLower(pattern), "*")
+			begins := open && !strings.Contains(begin, "*") && strings.HasPrefix(strings.ToLower(other), begin)
+			return begins || strings.EqualFold(pattern, other)
+		})
+	})
+}
+
+// authOf returns the best that the handlers do.
+func authOf(handlers []routeHandler) (best auth) {
+	for _, h := range handlers {
+		switch {
+		case h.Handler == "authentication":
+			best = max(best, namesUser)
+		case h.Handler == "reverse_proxy" && len(h.HandleResponse) > 0:
+			best = max(best, elsewhere)
+		}
+	}
+	return best
 }
