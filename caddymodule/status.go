@@ -39,6 +39,10 @@ type Status struct {
 	SkewSeconds *float64 `json:"clock_skew_seconds"`
 }
 
+// MaxSkewSeconds is how far off the local clock may be before it is called wrong: half of the
+// default window.
+const MaxSkewSeconds = 30
+
 // AppStatus says how an app's callbacks are authenticated.
 type AppStatus struct {
 	SdkAppID string     `json:"sdk_app_id"`

@@ -26,9 +26,6 @@ import (
 
 const modeReport = "report"
 
-// maxSkew is how far off the clock may be, in seconds: half of the default window.
-const maxSkew = 30
-
 // maxFailing is for how long a delivery may wait in a failing queue: a restart of the backend
 // takes less.
 const maxFailing = 5 * time.Minute
@@ -262,7 +259,7 @@ func advice(g caddymodule.Status) string {
 		return fmt.Sprintf("not yet: it would have refused genuine callbacks in the last hour: %s", listed(now))
 	case !signs(g):
 		return "not yet: no callback with a valid Sign has come in the last hour; is authentication on in the console, with this token?"
-	case g.SkewSeconds != nil && math.Abs(*g.SkewSeconds) > maxSkew:
+	case g.SkewSeconds != nil && math.Abs(*g.SkewSeconds) > caddymodule.MaxSkewSeconds:
 		return "not yet: the clock is off, so callbacks may be refused as stale"
 	}
 	text := "safe to switch, as far as the last hour shows"
@@ -296,7 +293,7 @@ func guardFaults(s delivery.Status) (faults []string) {
 		faults = append(faults, "no guard runs")
 	}
 	for _, g := range s.Guards {
-		if g.SkewSeconds != nil && math.Abs(*g.SkewSeconds) > maxSkew {
+		if g.SkewSeconds != nil && math.Abs(*g.SkewSeconds) > caddymodule.MaxSkewSeconds {
 			faults = append(faults, fmt.Sprintf("the clock is %s, as guard %s measures", clock(g.SkewSeconds), g.Name))
 		}
 		signed := genuine(g.Hour.RefusedSigned)

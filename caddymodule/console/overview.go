@@ -52,12 +52,8 @@ func (c *Console) overviewOf(ctx context.Context) overview {
 	return o
 }
 
-// maxSkew is from which on a guard's clock is shown as wrong, in seconds. The default window
-// is a minute.
-const maxSkew = 10
-
 // isOff reports whether the clock is wrong.
-func isOff(skew *float64) bool { return skew != nil && math.Abs(*skew) >= maxSkew }
+func isOff(skew *float64) bool { return skew != nil && math.Abs(*skew) > caddymodule.MaxSkewSeconds }
 
 // The conditions of queues.
 const (

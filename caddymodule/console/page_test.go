@@ -4,6 +4,7 @@
 package console
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -185,5 +186,25 @@ func TestSharesAreSorted(t *testing.T) {
 	want := []share{{"c", 1000, 100}, {"a", 1, 1}, {"b", 1, 1}}
 	if !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// The page, `status` and the alert call the same clock wrong.
+func TestClockIsOffFromTheSameSkewOn(t *testing.T) {
+	t.Parallel()
+	alerts, err := os.ReadFile("../../dashboards/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("(rate(caddy_tim_callback_clock_skew_seconds_bucket[10m]))) > %d\n", caddymodule.MaxSkewSeconds); !strings.Contains(string(alerts), want) {
+		t.Errorf("no alert has %q", want)
+	}
+	for skew, want := range map[float64]bool{0: false, 30: false, -30: false, 30.1: true, -30.1: true} {
+		if got := isOff(&skew); got != want {
+			t.Errorf("%v s is off: %t", skew, got)
+		}
+	}
+	if isOff(nil) {
+		t.Error("an unknown clock is off")
 	}
 }
