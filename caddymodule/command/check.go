@@ -4,6 +4,7 @@
 package command
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -30,11 +31,7 @@ refuse any payload.`,
 			c.out = cmd.OutOrStdout()
 			c.named = len(args) > 1
 			for _, name := range args {
-				text, err := readFileOrStdin(cmd, name)
-				if err != nil {
-					return err
-				}
-				if err := c.checkText(name, text); err != nil {
+				if err := c.checkFile(cmd, name); err != nil {
 					return err
 				}
 			}
@@ -83,20 +80,38 @@ type checkFault struct {
 	Column int             `json:"column"`
 }
 
-func (c *checker) checkText(name string, text []byte) error {
-	if !c.lines && !hasLines(name, text) {
-		return c.check(checkResult{File: name}, text, 1)
+func (c *checker) checkFile(cmd *cobra.Command, name string) error {
+	if c.lines && name == "-" {
+		return c.checkLines(name, cmd.InOrStdin()) // as they come: a pipe may have no end
 	}
+	text, err := readFileOrStdin(cmd, name)
+	switch {
+	case err != nil:
+		return err
+	case c.lines || hasLines(name, text):
+		return c.checkLines(name, bytes.NewReader(text))
+	}
+	return c.check(checkResult{File: name}, text, 1)
+}
+
+func (c *checker) checkLines(name string, r io.Reader) error {
 	c.named = true
-	for i, line := range bytes.Split(text, []byte("\n")) {
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		if err := c.check(checkResult{File: name, Line: i + 1}, line, i+1); err != nil {
+	lines := bufio.NewReader(r)
+	for i := 1; ; i++ {
+		line, err := lines.ReadBytes('\n')
+		last := errors.Is(err, io.EOF)
+		if err != nil && !last {
 			return err
 		}
+		if line = bytes.TrimSuffix(line, []byte("\n")); len(bytes.TrimSpace(line)) > 0 {
+			if err := c.check(checkResult{File: name, Line: i}, line, i); err != nil {
+				return err
+			}
+		}
+		if last {
+			return nil
+		}
 	}
-	return nil
 }
 
 // hasLines reports whether the text seems to contain one payload per line.

@@ -49,6 +49,33 @@ func run(t *testing.T, cmd *cobra.Command, input string, args ...string) (output
 	return out.String(), err
 }
 
+// Payloads may come by a pipe that has no end, as those of tail do.
+func TestCheckOfLinesDoesNotWaitForTheEnd(t *testing.T) {
+	t.Parallel()
+	in, lines := io.Pipe()
+	out := new(guardtest.SyncBuffer)
+	cmd := checkCommand()
+	cmd.SetArgs([]string{"--lines", "-"})
+	cmd.SetIn(in)
+	cmd.SetOut(out)
+	done := make(chan error)
+	go func() { done <- cmd.ExecuteContext(t.Context()) }()
+	for i, line := range []string{"{}{\n", "\n", "{\"CallbackCommand\":1}"} {
+		if _, err := io.WriteString(lines, line); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			guardtest.Eventually(t, 10*time.Second, "the first line is checked", func() bool { return strings.Contains(out.String(), "-:1: refused") })
+		}
+	}
+	if err := lines.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil || !strings.Contains(out.String(), "-:3: refused") {
+		t.Errorf("%v, output %s", err, out)
+	}
+}
+
 func TestCheckExplainsTheFirstFault(t *testing.T) {
 	t.Parallel()
 	sample := string(recallBody(t))
