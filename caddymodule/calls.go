@@ -31,7 +31,8 @@ type Call struct {
 	Values map[string]string `json:"tim_callback"`
 
 	// Query is the query without Sign and RequestTime, and Body the payload. They are only
-	// set for those who watch with bodies, and only if the callback is valid.
+	// set for those who watch with bodies, and of callbacks that are refused, or in report
+	// mode would be, only if Sign and RequestTime are valid.
 	Query string `json:"query,omitempty"`
 	Body  string `json:"body,omitempty"`
 }
@@ -134,7 +135,7 @@ func (w *Watcher) send(guard string, m *remembered) {
 	if !w.filter.matches(out.Values) {
 		return
 	}
-	if w.bodies && m.reason == "" {
+	if w.bodies && (m.reason == "" || m.verified) {
 		out.Query, out.Body = callback.WithoutAuth(m.query), string(m.body)
 	}
 	w.mu.Lock()

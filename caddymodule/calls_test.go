@@ -171,7 +171,6 @@ func TestWatcherGetsCallsWithBodiesOnlyIfItAsks(t *testing.T) {
 	t.Cleanup(plain.Close)
 	t.Cleanup(bodies.Close)
 	s.post(t, request{query: goodQuery(), body: recallBody(t)})
-	s.post(t, request{query: goodQuery(), body: []byte(`{}{`)})
 	if c := <-plain.Calls; c.Body != "" || c.Query != "" {
 		t.Errorf("a watcher without bodies got %+v", c)
 	}
@@ -182,8 +181,34 @@ func TestWatcherGetsCallsWithBodiesOnlyIfItAsks(t *testing.T) {
 	if c.Values["event_id"] == "" {
 		t.Error("the event has no ID")
 	}
-	if c := <-bodies.Calls; c.Body != "" || c.Values["reason"] != "json" {
-		t.Errorf("of a refused callback, a watcher got %+v", c)
+}
+
+// Those who watch can see what is wrong with a genuine callback, but not what strangers send.
+func TestWatcherGetsBodiesOfRefusedCallsThatAreSigned(t *testing.T) {
+	t.Parallel()
+	s := watched(t, "watched-refused", "max_body 100")
+	w := Watch(CallFilter{Guard: "watched-refused"}, true)
+	t.Cleanup(w.Close)
+	forged := guardtest.Query("1400000000", callback.RecallCommand, guardtest.Signed("forged", time.Now()))
+	old := guardtest.Query("1400000000", callback.RecallCommand, guardtest.Signed(guardtest.Token, time.Now().Add(-time.Hour)))
+	for _, tt := range []struct{ query, body, reason, want string }{
+		{goodQuery(), `{}{`, "json", `{}{`},
+		{goodQuery(), `{"CallbackCommand":1}`, "payload", `{"CallbackCommand":1}`},
+		{goodQuery(), `{"CallbackCommand":"State.StateChange"}`, "mismatch", `{"CallbackCommand":"State.StateChange"}`},
+		{goodQuery(), strings.Repeat(" ", 200), "too_large", ""},
+		{forged, `{}{`, "sign", ""},
+		{old, `{}{`, "stale", ""},
+	} {
+		s.post(t, request{query: tt.query, body: []byte(tt.body), chunked: tt.reason == "too_large"})
+		c := <-w.Calls
+		if c.Values["reason"] != tt.reason || c.Body != tt.want || (c.Query != "") != c.Verified || strings.Contains(c.Query, "Sign") || strings.Contains(c.Query, "RequestTime") {
+			t.Errorf("%s: got %+v, want the body %q", tt.reason, c, tt.want)
+		}
+	}
+	for _, c := range LastCalls(CallFilter{Guard: "watched-refused"}, MaxCalls) {
+		if c.Body != "" || c.Query != "" {
+			t.Errorf("remembered as %+v", c)
+		}
 	}
 }
 

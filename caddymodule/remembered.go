@@ -48,7 +48,10 @@ const (
 // of the body, and is only included if it is needed.
 func (c *call) remembered(withID bool) remembered {
 	m := remembered{
-		start: c.start, took: time.Since(c.start), verified: c.verified, action: c.action, skew: c.skew, query: c.rawQuery, body: c.body.Bytes(),
+		start: c.start, took: time.Since(c.start), verified: c.verified, action: c.action, skew: c.skew, query: c.rawQuery,
+	}
+	if c.body.Whole() {
+		m.body = c.body.Bytes()
 	}
 	if c.rejection != nil {
 		m.reason, m.detail, m.passed = string(c.rejection.Reason), c.rejection.Detail, c.action == actionForward

@@ -30,6 +30,7 @@ import (
 type tailer struct {
 	admin  *adminClient
 	query  url.Values // of the stream
+	bodies bool       // print query and body, too
 	last   int        // how many earlier calls to show
 	lastID string     // of the last call that was received; "" before the first stream
 	color  bool
@@ -43,7 +44,7 @@ func tailCommand() *cobra.Command {
 	var token tokenFlag
 	var forwardTo string
 	var insecure bool
-	cmd := subcommand("tail [--guard <name>] [--command <command>] [--reason <reason>] [--conversation <id>] [--last <n>] [--forward-to <url> [--token <token>] [--insecure]] [--address <address>] [--config <file> [--adapter <name>]] [--json]",
+	cmd := subcommand("tail [--guard <name>] [--command <command>] [--reason <reason>] [--conversation <id>] [--last <n>] [--forward-to <url> [--token <token>] [--insecure]] [--address <address>] [--config <file> [--adapter <name>]] [--json [--bodies]]",
 		"Shows calls as they come", `
 Shows the calls of a running Caddy's guards as they come, one on a line, through
 its admin API. It begins again after a reload, or a restart, of the server, with
@@ -56,11 +57,16 @@ up the calls that are shown: if it is slow, some are not forwarded, and it says
 how many.`, cobra.NoArgs, func(cmd *cobra.Command, _ []string) (err error) {
 			file, isFile := cmd.OutOrStdout().(*os.File)
 			t.color = isFile && term.IsTerminal(int(file.Fd())) && os.Getenv("NO_COLOR") == ""
+			if t.bodies && !t.admin.asJSON {
+				return errors.New("--bodies: only with --json")
+			}
+			if t.bodies || forwardTo != "" {
+				t.query.Set("bodies", "1")
+			}
 			if forwardTo != "" {
 				if t.to, err = newForwarder(forwardTo, &token, insecure); err != nil {
 					return err
 				}
-				t.query.Set("bodies", "1")
 				go t.to.run(cmd.Context(), t.printForwarded)
 			}
 			return t.run(cmd.Context())
@@ -79,6 +85,7 @@ how many.`, cobra.NoArgs, func(cmd *cobra.Command, _ []string) (err error) {
 			return nil
 		})
 	}
+	flags.BoolVar(&t.bodies, "bodies", false, "with --json, add the query, without Sign and RequestTime, and the payload to each call that is accepted or has a valid Sign")
 	flags.IntVar(&t.last, "last", 0, "how many earlier calls to begin with, up to 1000")
 	flags.StringVar(&forwardTo, "forward-to", "", "URL to post accepted callbacks to")
 	token.add(flags, "the token to sign forwarded callbacks with; without one, they are unsigned")
@@ -206,7 +213,9 @@ func (t *tailer) show(text string) error {
 		t.println(t.line(c))
 		return nil
 	}
-	c.Query, c.Body = "", ""
+	if !t.bodies {
+		c.Query, c.Body = "", ""
+	}
 	line, err := json.Marshal(c)
 	if err != nil {
 		return err

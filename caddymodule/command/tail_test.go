@@ -224,12 +224,43 @@ func TestTailFailsAtOnceIfItCannotBegin(t *testing.T) {
 		"below none":     {[]string{"--address", s.Admin, "--last", "-1"}, "--last: want a number from 0 to 1000"},
 		"not a URL":      {[]string{"--address", s.Admin, "--forward-to", "localhost"}, "--forward-to: URL"},
 		"no such token":  {[]string{"--address", s.Admin, "--forward-to", "http://localhost", "--token", "{env.TIMGUARD_TEST_UNSET}"}, "--token"},
+		"bodies as text": {[]string{"--address", s.Admin, "--bodies"}, "--bodies: only with --json"},
 		"unknown reason": {[]string{"--address", s.Admin, "--reason", "nope"}, "reason"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			if output, err := run(t, tailCommand(), "", tt.args...); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want %q; output %s", err, tt.want, output)
+			}
+		})
+	}
+}
+
+func TestTailPrintsBodiesOnlyIfAsked(t *testing.T) {
+	t.Parallel()
+	stream := streamed(t, 1, map[string]string{"reason": "payload"}, func(c *caddymodule.Call) { c.Query, c.Body = "SdkAppid=1", "{}" })
+	for name, tt := range map[string]struct {
+		args []string
+		want bool
+	}{
+		"with --bodies":     {[]string{"--bodies"}, true},
+		"without":           {nil, false},
+		"with --forward-to": {[]string{"--forward-to", "http://127.0.0.1:9"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			api := newScripted(t, watching+stream)
+			out, _ := startTail(t, append([]string{"--json", "--address", api.address}, tt.args...)...)
+			eventually(t, "the call is printed", out, func(text string) bool { return strings.Contains(text, "\n") })
+			var c caddymodule.Call
+			if err := json.Unmarshal([]byte(out.String()), &c); err != nil {
+				t.Fatal(err)
+			}
+			if got := c.Query == "SdkAppid=1" && c.Body == "{}"; got != tt.want || !tt.want && c.Query+c.Body != "" {
+				t.Errorf("printed %s", out)
+			}
+			if asked := (<-api.asked).URL.Query().Get("bodies"); (asked == "1") != (name != "without") {
+				t.Errorf("it asked with bodies=%s", asked)
 			}
 		})
 	}
