@@ -7,11 +7,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
-
-	"github.com/timguard/timguard/caddymodule/callback"
 )
 
 // Call is a request as a guard remembers it: its values, but not its payload.
@@ -73,82 +69,4 @@ func (f CallFilter) matches(values map[string]string) bool {
 		return false
 	}
 	return true
-}
-
-// Watcher gets the calls of guards as they come.
-type Watcher struct {
-	// Calls is closed when the watcher is closed, or too slow to read from it.
-	Calls <-chan Call
-
-	filter CallFilter
-	bodies bool
-	mu     sync.Mutex
-	calls  chan Call // nil if it is closed
-}
-
-var (
-	watchersMu  sync.Mutex
-	watchersNow atomic.Pointer[[]*Watcher] // replaced as a whole, so that calls need no lock
-)
-
-func init() { watchersNow.Store(new([]*Watcher)) }
-
-// watcherLag is how many calls a watcher may be behind.
-const watcherLag = 1024
-
-// isWatched reports whether there is any watcher.
-func isWatched() bool { return len(*watchersNow.Load()) > 0 }
-
-// Watch returns a Watcher, which must be closed.
-func Watch(f CallFilter, bodies bool) *Watcher {
-	calls := make(chan Call, watcherLag)
-	w := &Watcher{Calls: calls, calls: calls, filter: f, bodies: bodies}
-	watchersMu.Lock()
-	defer watchersMu.Unlock()
-	now := append(slices.Clone(*watchersNow.Load()), w)
-	watchersNow.Store(&now)
-	return w
-}
-
-// Close ends watching.
-func (w *Watcher) Close() {
-	watchersMu.Lock()
-	now := slices.DeleteFunc(slices.Clone(*watchersNow.Load()), func(other *Watcher) bool { return other == w })
-	watchersNow.Store(&now)
-	watchersMu.Unlock()
-
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.calls != nil {
-		close(w.calls)
-		w.calls = nil
-	}
-}
-
-// send sends a call to the watcher if it wants it. It never waits: a watcher that is too slow
-// is closed.
-func (w *Watcher) send(guard string, m *remembered) {
-	if w.filter.Guard != "" && w.filter.Guard != guard {
-		return
-	}
-	out := m.call(guard)
-	if !w.filter.matches(out.Values) {
-		return
-	}
-	if w.bodies && (m.reason == "" || m.verified) {
-		out.Query, out.Body = callback.WithoutAuth(m.query), string(m.body)
-	}
-	w.mu.Lock()
-	full := false
-	if w.calls != nil {
-		select {
-		case w.calls <- out:
-		default:
-			full = true
-		}
-	}
-	w.mu.Unlock()
-	if full {
-		w.Close()
-	}
 }

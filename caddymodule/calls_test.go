@@ -167,14 +167,14 @@ func TestRememberedCallsDoNotKeepWhatIsLong(t *testing.T) {
 func TestWatcherGetsCallsWithBodiesOnlyIfItAsks(t *testing.T) {
 	t.Parallel()
 	s := watched(t, "watched")
-	plain, bodies := Watch(CallFilter{Guard: "watched"}, false), Watch(CallFilter{Guard: "watched"}, true)
-	t.Cleanup(plain.Close)
-	t.Cleanup(bodies.Close)
+	plain, bodies := watch(CallFilter{Guard: "watched"}, false), watch(CallFilter{Guard: "watched"}, true)
+	t.Cleanup(plain.close)
+	t.Cleanup(bodies.close)
 	s.post(t, request{query: goodQuery(), body: recallBody(t)})
-	if c := <-plain.Calls; c.Body != "" || c.Query != "" {
+	if c := <-plain.calls; c.Body != "" || c.Query != "" {
 		t.Errorf("a watcher without bodies got %+v", c)
 	}
-	c := <-bodies.Calls
+	c := <-bodies.calls
 	if c.Body != string(recallBody(t)) || !strings.Contains(c.Query, "SdkAppid=1400000000") || strings.Contains(c.Query, "Sign") || strings.Contains(c.Query, "RequestTime") {
 		t.Errorf("a watcher with bodies got %+v", c)
 	}
@@ -187,8 +187,8 @@ func TestWatcherGetsCallsWithBodiesOnlyIfItAsks(t *testing.T) {
 func TestWatcherGetsBodiesOfRefusedCallsThatAreSigned(t *testing.T) {
 	t.Parallel()
 	s := watched(t, "watched-refused", "max_body 100")
-	w := Watch(CallFilter{Guard: "watched-refused"}, true)
-	t.Cleanup(w.Close)
+	w := watch(CallFilter{Guard: "watched-refused"}, true)
+	t.Cleanup(w.close)
 	forged := guardtest.Query("1400000000", callback.RecallCommand, guardtest.Signed("forged", time.Now()))
 	old := guardtest.Query("1400000000", callback.RecallCommand, guardtest.Signed(guardtest.Token, time.Now().Add(-time.Hour)))
 	for _, tt := range []struct{ query, body, reason, want string }{
@@ -200,7 +200,7 @@ func TestWatcherGetsBodiesOfRefusedCallsThatAreSigned(t *testing.T) {
 		{old, `{}{`, "stale", ""},
 	} {
 		s.post(t, request{query: tt.query, body: []byte(tt.body), chunked: tt.reason == "too_large"})
-		c := <-w.Calls
+		c := <-w.calls
 		if c.Values["reason"] != tt.reason || c.Body != tt.want || (c.Query != "") != c.Verified || strings.Contains(c.Query, "Sign") || strings.Contains(c.Query, "RequestTime") {
 			t.Errorf("%s: got %+v, want the body %q", tt.reason, c, tt.want)
 		}
@@ -215,13 +215,13 @@ func TestWatcherGetsBodiesOfRefusedCallsThatAreSigned(t *testing.T) {
 func TestSlowWatcherIsClosed(t *testing.T) {
 	t.Parallel()
 	s := watched(t, "slow")
-	w := Watch(CallFilter{Guard: "slow"}, false)
-	t.Cleanup(w.Close)
+	w := watch(CallFilter{Guard: "slow"}, false)
+	t.Cleanup(w.close)
 	for range watcherLag + 10 {
 		s.post(t, request{query: "SdkAppid=1"})
 	}
 	n := 0
-	for range w.Calls { // ends because it is closed
+	for range w.calls { // ends because it is closed
 		n++
 	}
 	if n != watcherLag {

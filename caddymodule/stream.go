@@ -64,8 +64,8 @@ func StreamCalls(w http.ResponseWriter, r *http.Request, o StreamOptions) {
 	if server, ok := ctx.Value(http.ServerContextKey).(*http.Server); ok { // not over HTTP/3
 		defer context.AfterFunc(stoppingOf(server), cancel)() //nolint:contextcheck // it is the server's, not the request's
 	}
-	watcher := Watch(o.Filter, o.Bodies) // before the earlier calls are read, so that none is missed
-	defer watcher.Close()
+	watching := watch(o.Filter, o.Bodies) // before the earlier calls are read, so that none is missed
+	defer watching.close()
 	s := &stream{w: w, control: http.NewResponseController(w), sent: make(map[uint64]bool)}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
@@ -78,7 +78,7 @@ func StreamCalls(w http.ResponseWriter, r *http.Request, o StreamOptions) {
 			return
 		}
 	}
-	s.follow(ctx, watcher)
+	s.follow(ctx, watching)
 }
 
 // stopping holds, for each [http.Server] that has had a stream, a context that is done when it
@@ -107,8 +107,8 @@ type stream struct {
 	sent    map[uint64]bool // earlier calls, which the watcher may get as well
 }
 
-// follow sends what the watcher gets.
-func (s *stream) follow(ctx context.Context, watcher *Watcher) {
+// follow sends calls as they come.
+func (s *stream) follow(ctx context.Context, watching *watcher) {
 	if s.write(": watching\n\n") != nil || s.control.Flush() != nil {
 		return
 	}
@@ -121,7 +121,7 @@ func (s *stream) follow(ctx context.Context, watcher *Watcher) {
 			return
 		case <-alive.C:
 			err = s.write(": alive\n\n")
-		case c, ok := <-watcher.Calls:
+		case c, ok := <-watching.calls:
 			if !ok {
 				_ = s.write("event: slow\ndata: {}\n\n")
 				return
@@ -130,7 +130,7 @@ func (s *stream) follow(ctx context.Context, watcher *Watcher) {
 				err = s.send(c)
 			}
 		}
-		if err != nil || len(watcher.Calls) == 0 && s.control.Flush() != nil {
+		if err != nil || len(watching.calls) == 0 && s.control.Flush() != nil {
 			return
 		}
 	}
