@@ -46,15 +46,7 @@ const (
 	Loses Silence = "loses"
 )
 
-// SilenceOf returns what silence means for a command. For an unknown command it is what
-// holds for nearly all of its class.
-func SilenceOf(command string) Silence {
-	if c, known := Lookup(command); known {
-		return c.Silence
-	}
-	return usualSilence(ClassOf(command))
-}
-
+// usualSilence returns what holds for nearly all commands of a class.
 func usualSilence(class Class) Silence {
 	if class == Before {
 		return Allows
