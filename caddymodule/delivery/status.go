@@ -46,9 +46,14 @@ type QueueStatus struct {
 	LastFailure *outbox.Failure `json:"last_failure,omitempty"`
 }
 
-// Waiting returns the number of deliveries that await an attempt.
-func (q QueueStatus) Waiting() int {
-	return q.Deliveries[outbox.Pending] + q.Deliveries[outbox.Retrying] + q.Deliveries[outbox.Running]
+// Waiting returns the number of deliveries that are waiting.
+func (q QueueStatus) Waiting() (waiting int) {
+	for state, n := range q.Deliveries {
+		if state.Waiting() {
+			waiting += n
+		}
+	}
+	return waiting
 }
 
 // failingAfter is how many attempts in a row must have failed for a queue to be failing.

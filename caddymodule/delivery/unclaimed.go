@@ -18,16 +18,11 @@ import (
 func (s *Service) unclaimed(counts []outbox.Count) map[outbox.Queue]int {
 	unclaimed := make(map[outbox.Queue]int)
 	for _, c := range counts {
-		if isWaiting(c.State) && s.guardOf(c.Queue) == nil {
+		if c.State.Waiting() && s.guardOf(c.Queue) == nil {
 			unclaimed[c.Queue] += c.N
 		}
 	}
 	return unclaimed
-}
-
-// isWaiting reports whether a delivery in the state may be attempted.
-func isWaiting(state outbox.State) bool {
-	return state == outbox.Pending || state == outbox.Retrying || state == outbox.Running
 }
 
 // warnOfUnclaimed warns of deliveries that no guard has as soon as the store is open.
@@ -68,7 +63,7 @@ func (s *Service) warnOfLeft(before int) (left int) {
 		return before // errors of the store are logged elsewhere
 	}
 	for _, c := range counts {
-		if isWaiting(c.State) {
+		if c.State.Waiting() {
 			left += c.N
 		}
 	}
@@ -88,7 +83,7 @@ func (s *Service) warnOfPaused(ctx context.Context, counts []outbox.Count) {
 	for _, queue := range paused {
 		n := 0
 		for _, c := range counts {
-			if c.Queue == queue && isWaiting(c.State) {
+			if c.Queue == queue && c.State.Waiting() {
 				n += c.N
 			}
 		}

@@ -37,6 +37,9 @@ const (
 // States returns all states, in the order of a callback's life cycle.
 func States() []State { return []State{Pending, Running, Retrying, Delivered, Dead, Discarded} }
 
+// Waiting reports whether the backend may still get the callback without an operator's doing.
+func (s State) Waiting() bool { return s == Pending || s == Running || s == Retrying }
+
 // awaiting are River's states of jobs awaiting an attempt.
 var awaiting = []rivertype.JobState{
 	rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateScheduled,
