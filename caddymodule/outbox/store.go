@@ -75,7 +75,6 @@ type client interface {
 	InsertMany(context.Context, []river.InsertManyParams) ([]*rivertype.JobInsertResult, error)
 	Start(context.Context) error
 	Stop(context.Context) error
-	StopAndCancel(context.Context) error
 	Stopped() <-chan struct{}
 }
 
