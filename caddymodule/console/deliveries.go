@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -36,7 +37,7 @@ type list struct {
 
 // Bulk are the filters without the page.
 func (l list) Bulk() template.URL {
-	query := cloned(l.Query)
+	query := maps.Clone(l.Query)
 	query.Del("before")
 	return encoded(query)
 }
@@ -87,7 +88,7 @@ func (p *reply) fill(s *delivery.Service, view *list) error {
 	}
 	if len(view.Deliveries) > pageSize {
 		view.Deliveries = view.Deliveries[:pageSize]
-		view.Older = cloned(view.Query)
+		view.Older = maps.Clone(view.Query)
 		view.Older.Set("before", strconv.FormatInt(view.Deliveries[pageSize-1].ID, 10))
 	}
 	view.Filtered = view.Bulk() != ""
@@ -113,14 +114,6 @@ func withChosen(names []string, chosen string) []string {
 		names = append(names, chosen)
 	}
 	return names
-}
-
-func cloned(query url.Values) url.Values {
-	clone := make(url.Values, len(query))
-	for name, values := range query {
-		clone[name] = slices.Clone(values)
-	}
-	return clone
 }
 
 // notice says what was done before this page was shown.

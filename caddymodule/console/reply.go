@@ -160,7 +160,7 @@ func (p *reply) context() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(p.r.Context(), queryTimeout)
 }
 
-// service returns the running service, or nil if nothing is stored.
+// stored returns the service, or nil if it does not use its store.
 func (c *Console) stored() *delivery.Service {
 	if c.service.IsOpen() {
 		return c.service
