@@ -77,6 +77,7 @@ func (h *Handler) checkPositions() error {
 //		backend       <upstream>...
 //		backend {
 //			accept       sound|answer|2xx|<json_pointer> <value>...
+//			ordered
 //			workers      <n>
 //			timeout      <duration>
 //			max_attempts <n>

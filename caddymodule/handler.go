@@ -105,8 +105,9 @@ type Handler struct {
 	Consumers []Consumer `json:"consumers,omitempty"`
 
 	// The name of this guard in logs and stored deliveries: up to 64 lower-case
-	// letters and digits, and single `-` or `_` between them. It must be unique among
-	// guards that store callbacks. Default: `default`.
+	// letters and digits, and single `-` or `_` between them. No guard that stores
+	// callbacks may have the name of another one that stores any, or that has a backend or
+	// consumers. Default: `default`.
 	Name string `json:"name,omitempty"`
 
 	apps     map[string]*App

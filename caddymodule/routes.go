@@ -48,11 +48,13 @@ type Consumer struct {
 // QueueOptions says how stored callbacks are delivered.
 type QueueOptions struct {
 	// Which answers accept a callback. A 2xx status is required in each case. What is
-	// not accepted is delivered again.
+	// not accepted is delivered again. With `fallback deliver`, it also judges the answers
+	// to what is forwarded: what is not accepted is stored.
 	//
-	// - `sound` takes JSON that does not say `"ActionStatus":"FAIL"`, nothing, or a plain
-	//   word such as `ok` or `success`. It does not take HTML, JSON that is cut off or
-	//   that has a name twice, another charset than UTF-8, and what cannot be unpacked.
+	// - `sound` takes JSON that does not say `"ActionStatus":"FAIL"`, an empty body, or a
+	//   plain word such as `ok` or `success`. It does not take `false`, a word that means a
+	//   failure such as `error` or `busy`, HTML, JSON that is cut off or that has a name
+	//   twice, another charset than UTF-8, and what cannot be unpacked.
 	// - `answer` takes only a JSON object that does not say FAIL, as Tencent asks for.
 	// - `2xx` takes everything.
 	// - A JSON pointer, such as `/code`, takes JSON that has one of `accept_values` there.

@@ -43,8 +43,8 @@ type Rule struct {
 	// The ErrorInfo of `forbid`, which may be shown to the end user. Default: empty.
 	Info string `json:"info,omitempty"`
 
-	// How long after a callback was received `forward` uses the fallback if there is no
-	// answer. Tencent waits 2 seconds. Requires a fallback. Default: `1500ms`.
+	// How long `forward` waits for an answer, counted from receipt, before it uses the
+	// fallback. Tencent waits 2 seconds. Requires a fallback. Default: `1500ms`.
 	Deadline caddy.Duration `json:"deadline,omitempty"`
 
 	// What `forward` answers if there is no good answer in time. Default: whatever the
@@ -70,6 +70,7 @@ type Rule struct {
 type Fallback struct {
 	// The verdict: `allow` or `forbid` for before-callbacks; `deliver` for
 	// after-callbacks, which stores the callback and delivers it in the background.
+	// Required.
 	Verdict string `json:"verdict,omitempty"`
 
 	// The ErrorCode of `forbid`, as in a rule.

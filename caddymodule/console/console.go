@@ -34,7 +34,7 @@ type Console struct {
 	// handler. Default: all paths.
 	Prefix string `json:"prefix,omitempty"`
 
-	// Whether the page only shows. Changes are refused with the status 403. Default: false.
+	// Whether to refuse changes, with status 403. Default: false.
 	ReadOnly bool `json:"read_only,omitempty"`
 
 	service *delivery.Service

@@ -35,9 +35,10 @@ func init() {
 // Store stores callbacks in an SQLite file. The file cannot be shared by several instances of
 // Caddy: each holds a lock on it, in a file of the same name with `.lock` behind it.
 type Store struct {
-	// The path of the file. The file and its directory are created if missing, and
-	// are accessible only to Caddy's user. Default: tim_callback/deliveries.db in
-	// Caddy's data directory.
+	// The path of the file, in which placeholders such as `{env.STATE_DIRECTORY}` are
+	// expanded at load. The file and its directory are created if missing, and are
+	// accessible only to Caddy's user. Default: tim_callback/deliveries.db in Caddy's data
+	// directory.
 	Path string `json:"path,omitempty"`
 }
 
