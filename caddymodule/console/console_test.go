@@ -576,6 +576,19 @@ func TestEndToEndConsoleWarns(t *testing.T) {
 	}
 }
 
+// The routes of a site without a host are those of the server, so that earlier ones are no
+// longer in JSON when the page is provisioned.
+func TestEndToEndConsoleFindsForwardAuthOfASiteWithoutAHost(t *testing.T) {
+	t.Parallel()
+	s := guardtest.NewSite(t, "respond other")
+	s.App = false
+	_, port, _ := net.SplitHostPort(guardtest.FreePort(t))
+	s.After = "http://:" + port + " {\nforward_auth 127.0.0.1:9 {\nuri /auth\n}\nhandle /console* {\ntim_console /console\n}\n}"
+	if log := s.Start(t).Log.String(); strings.Contains(log, "tim_console has no authentication") {
+		t.Errorf("a warning that there is no authentication in\n%s", log)
+	}
+}
+
 // The page itself says that nobody has signed in.
 func TestEndToEndConsoleSaysThatItIsOpen(t *testing.T) {
 	t.Parallel()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 )
 
 // inFront is what the configuration of a server says of the handlers around the page, as far
@@ -96,7 +97,11 @@ func routeOf(r caddyhttp.Route) (out route) {
 	}
 	for _, handler := range r.Handlers {
 		if m, ok := handler.(caddy.Module); ok && m.CaddyModule().ID.Name() != "tim_console" {
-			out.Handle = append(out.Handle, routeHandler{Handler: m.CaddyModule().ID.Name()})
+			h := routeHandler{Handler: m.CaddyModule().ID.Name()}
+			if proxy, ok := handler.(*reverseproxy.Handler); ok {
+				h.HandleResponse = make([]json.RawMessage, len(proxy.HandleResponse))
+			}
+			out.Handle = append(out.Handle, h)
 		}
 	}
 	return out
