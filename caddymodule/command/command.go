@@ -24,10 +24,17 @@ Tools for the tim_callback handler, which send signed callbacks to a URL, try it
 a stranger would, print and check payloads, show the guards of a running server
 and the calls as they come, and list, retry and discard its stored callbacks.`,
 		CobraFunc: func(cmd *cobra.Command) {
-			cmd.AddCommand(sendCommand(), checkCommand(), sampleCommand(), commandsCommand(), probeCommand(), tailCommand(), statusCommand(), deliveriesCommand(), keygenCommand())
+			cmd.AddCommand(subcommands()...)
+			addExamples(cmd, "")
 			showBinaryName(cmd)
 		},
 	})
+}
+
+func subcommands() []*cobra.Command {
+	return []*cobra.Command{
+		sendCommand(), checkCommand(), sampleCommand(), commandsCommand(), probeCommand(), tailCommand(), statusCommand(), deliveriesCommand(), keygenCommand(),
+	}
 }
 
 // showBinaryName makes help and usage of the command and its subcommands show the name
@@ -35,8 +42,7 @@ and the calls as they come, and list, retry and discard its stored callbacks.`,
 func showBinaryName(cmd *cobra.Command) {
 	help, usage := cmd.HelpFunc(), cmd.UsageFunc()
 	setName := func(root *cobra.Command) {
-		name := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
-		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: name}
+		root.Annotations = map[string]string{cobra.CommandDisplayNameAnnotation: binaryName()}
 	}
 	cmd.SetHelpFunc(func(c *cobra.Command, args []string) {
 		setName(c.Root())
@@ -47,6 +53,8 @@ func showBinaryName(cmd *cobra.Command) {
 		return usage(c)
 	})
 }
+
+func binaryName() string { return strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") }
 
 // subcommand returns a command that does not print its usage with every error.
 func subcommand(use, short, long string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {

@@ -262,6 +262,47 @@ func TestHelpShowsTheNameOfTheBinary(t *testing.T) {
 	}
 }
 
+func TestExamplesAreOfTheirCommands(t *testing.T) {
+	t.Parallel()
+	parent := &cobra.Command{Use: "tim-callback"}
+	parent.AddCommand(subcommands()...)
+	addExamples(parent, "")
+	shown := 0
+	for _, c := range append(parent.Commands(), deliveriesIn(parent).Commands()...) {
+		if c.HasSubCommands() {
+			continue
+		}
+		path := strings.TrimPrefix(c.CommandPath(), "tim-callback ")
+		if len(examples[path]) == 0 {
+			t.Errorf("%s has no example", path)
+		}
+		for _, arguments := range examples[path] {
+			if want := filepath.Base(os.Args[0]) + " tim-callback " + path; !strings.Contains(c.Example, want) {
+				t.Errorf("%s: example %q, want %q in it", path, c.Example, want)
+			}
+			arguments, _, _ = strings.Cut(strings.ReplaceAll(arguments, "'", ""), ">")
+			if err := c.ParseFlags(strings.Fields(arguments)); err != nil {
+				t.Errorf("%s %s: %v", path, arguments, err)
+			}
+			if err := c.ValidateArgs(c.Flags().Args()); err != nil {
+				t.Errorf("%s %s: %v", path, arguments, err)
+			}
+			shown++
+		}
+	}
+	for _, e := range examples {
+		shown -= len(e)
+	}
+	if shown != 0 {
+		t.Errorf("%d examples are of no command", -shown)
+	}
+}
+
+func deliveriesIn(parent *cobra.Command) *cobra.Command {
+	c, _, _ := parent.Find([]string{"deliveries"})
+	return c
+}
+
 func TestCheckPrintsJSON(t *testing.T) {
 	t.Parallel()
 	body := strings.Replace(string(recallBody(t)), "130", "-1", 1)
