@@ -64,6 +64,10 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request, next caddyhttp.Han
 	if serve == nil {
 		return caddyhttp.Error(http.StatusInternalServerError, fmt.Errorf("unknown action: %s", c.action))
 	}
+	if h.isLoop(r, c) {
+		h.answerLoop(w, c)
+		return nil
+	}
 	return serve(h, w, r, next, c)
 }
 

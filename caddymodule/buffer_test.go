@@ -89,6 +89,8 @@ func (s storing) Store(context.Context, *StoredCallback) error { return s.err }
 
 func (storing) Waits(context.Context, *Guard, string) bool { return false }
 
+func (storing) Attempts(context.Context, *Guard, string, string) bool { return false }
+
 func (storing) StoreName() string { return "none" }
 
 func TestWhatAHandlerWritesTooLateIsInNoAnswer(t *testing.T) {

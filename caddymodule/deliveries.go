@@ -38,6 +38,10 @@ type Deliveries interface {
 	// backend.
 	Waits(ctx context.Context, g *Guard, conversation string) bool
 
+	// Attempts reports whether a callback of the event is being attempted for the guard's
+	// consumer or, with the name "", its backend.
+	Attempts(ctx context.Context, g *Guard, consumer, eventID string) bool
+
 	// StoreName returns the name of the store's module.
 	StoreName() string
 }

@@ -133,8 +133,8 @@ func contentKey(c *caddymodule.StoredCallback, host, uri, consumer string) strin
 	return hex.EncodeToString(sum[:])
 }
 
-// waitsTimeout limits the question whether callbacks wait, which delays each forwarded
-// callback of an ordered backend.
+// waitsTimeout limits the questions whether callbacks wait, which delays each forwarded
+// callback of an ordered backend, and whether one is being attempted.
 const waitsTimeout = 250 * time.Millisecond
 
 // Waits implements [caddymodule.Deliveries]. If the store does not answer, nothing can be
@@ -144,4 +144,13 @@ func (s *Service) Waits(ctx context.Context, g *caddymodule.Guard, conversation 
 	defer cancel()
 	waits, err := s.Outbox().Waits(ctx, outbox.Queue{Guard: g.Name}, callback.Printable(conversation))
 	return err == nil && waits
+}
+
+// Attempts implements [caddymodule.Deliveries]. If the store does not answer, the callback
+// cannot be a duplicate either.
+func (s *Service) Attempts(ctx context.Context, g *caddymodule.Guard, consumer, eventID string) bool {
+	ctx, cancel := context.WithTimeout(ctx, waitsTimeout)
+	defer cancel()
+	attempts, err := s.Outbox().Attempts(ctx, outbox.Queue{Guard: g.Name, Consumer: consumer}, eventID)
+	return err == nil && attempts
 }

@@ -225,6 +225,12 @@ func discard(ctx context.Context, tx riverdriver.Executor, id int64) (Delivery, 
 	return d, err
 }
 
+// Attempts reports whether a callback of the event is being delivered in the queue.
+func (o *Outbox) Attempts(ctx context.Context, q Queue, eventID string) (bool, error) {
+	ids, err := o.selectIDs(ctx, "SELECT id FROM river_job WHERE queue = $1 AND state = 'running' AND args->>'event_id' = $2 LIMIT 1", q.river(), eventID)
+	return len(ids) > 0, err
+}
+
 // explain converts a violation of the unique index by a retry to an ErrState.
 func (o *Outbox) explain(err error) error {
 	if o.isBadRow(err) {

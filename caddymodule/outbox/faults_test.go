@@ -359,6 +359,7 @@ func TestWhatIsAskedBeforeTheStoreIsOpenFails(t *testing.T) {
 		"RetryAll":     func() error { _, err := o.RetryAll(ctx, outbox.Filter{}, options); return err },
 		"Retry":        func() error { _, err := o.Retry(ctx, 1, options); return err },
 		"Waits":        func() error { _, err := o.Waits(ctx, queue, "a"); return err },
+		"Attempts":     func() error { _, err := o.Attempts(ctx, queue, "a"); return err },
 	} {
 		if err := ask(); !errors.Is(err, outbox.ErrNotReady) {
 			t.Errorf("%s: %v", name, err)
