@@ -55,6 +55,8 @@ func TestJSONConfigIsValidated(t *testing.T) {
 		`{"apps":[{"sdk_app_id":"1","tokens":["{env.TIMGUARD_TEST_UNSET}"]}]}`:                              "of the running server",
 		`{` + app + `,"rules":[{"commands":["A"],"action":"console_check"}]}`:                               "action",
 		`{` + app + `,"rules":[{"commands":["Group.CallbackAfterRecalMsg"],"action":"ack"}]}`:               "did you mean Group.CallbackAfterRecallMsg?",
+		`{` + app + `,"rules":[{"commands":["afer"],"action":"ack"}]}`:                                      "did you mean after?",
+		`{` + app + `,"rules":[{"commands":["Befroe"],"action":"forward"}]}`:                                "did you mean before?",
 		`{` + app + `,"rules":[{"commands":["A"],"action":"ack","deadline":1}]}`:                            "forward does",
 		`{` + app + `,"rules":[{"commands":[""],"action":"ack"}]}`:                                          "empty",
 	} {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/agnivade/levenshtein"
+
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/timguard/timguard/caddymodule/callback"
@@ -301,13 +303,23 @@ func checkPattern(pattern string) error {
 		suggestion = exactPrefix(prefix)
 	case isClass(pattern):
 		return nil
-	case isClass(strings.ToLower(pattern)):
-		suggestion = strings.ToLower(pattern)
+	case suggestion == "":
+		suggestion = nearestClass(pattern)
 	}
 	if suggestion != "" {
 		return fmt.Errorf("unknown command %q: did you mean %s?", pattern, suggestion)
 	}
 	return nil
+}
+
+// nearestClass returns the class that was probably meant by a misspelled one, or else "".
+func nearestClass(pattern string) string {
+	for _, class := range []string{classBefore, classAfter} {
+		if levenshtein.ComputeDistance(strings.ToLower(pattern), class) <= 2 {
+			return class
+		}
+	}
+	return ""
 }
 
 // exactPrefix returns the correct form, with a *, of a prefix that matches known commands
