@@ -392,6 +392,13 @@ func TestEndToEndConsoleLanguages(t *testing.T) {
 	v.want(http.StatusOK, "/console/live", "实时", `lang="zh-CN"`)
 	v.header.Set("Cookie", langCookie+"=unheard")
 	v.want(http.StatusOK, "/console/live", "Live")
+	v.header.Del("Cookie")
+	if resp, _ := v.do(http.MethodGet, "/console/?lang=zh", nil); len(resp.Cookies()) != 1 || resp.Cookies()[0].Value != "zh-CN" {
+		t.Errorf("lang=zh: cookies %v", resp.Cookies())
+	}
+	if resp, _ := v.do(http.MethodGet, "/console/?lang=fr", nil); resp.StatusCode != http.StatusOK || len(resp.Cookies()) != 0 {
+		t.Errorf("an unknown lang: %d, cookies %v", resp.StatusCode, resp.Cookies())
+	}
 }
 
 // What a stranger has written is text, and is bounded.

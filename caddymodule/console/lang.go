@@ -35,17 +35,26 @@ const langCookie = "tim_console_lang"
 // langOf returns the language for a request: that in the address, that was chosen before, or
 // what the browser asks for.
 func langOf(r *http.Request) lang {
-	chosen := r.URL.Query().Get("lang")
-	if cookie, err := r.Cookie(langCookie); err == nil && chosen == "" {
-		chosen = cookie.Value
+	if l, ok := langIn(r.URL.Query().Get("lang")); ok {
+		return l
 	}
-	for _, l := range langs {
-		if chosen == l.String() {
+	if cookie, err := r.Cookie(langCookie); err == nil {
+		if l, ok := langIn(cookie.Value); ok {
 			return l
 		}
 	}
 	_, i := language.MatchStrings(matcher, r.Header.Get("Accept-Language"))
 	return langs[i]
+}
+
+// langIn returns the language for a tag such as zh or en-US.
+func langIn(tag string) (l lang, ok bool) {
+	wanted, err := language.Parse(tag)
+	if err != nil {
+		return english, false
+	}
+	_, i, confidence := matcher.Match(wanted)
+	return langs[i], confidence >= language.High
 }
 
 // t returns a text. Numbers among the arguments get commas. A text with | has a form for one

@@ -106,7 +106,7 @@ func (p *reply) show(status int, name string, view page) {
 // address.
 func (p *reply) switchLang() bool {
 	query := p.r.URL.Query()
-	if !query.Has("lang") || p.r.Method != http.MethodGet {
+	if _, ok := langIn(query.Get("lang")); !ok || p.r.Method != http.MethodGet {
 		return false
 	}
 	http.SetCookie(p.w, &http.Cookie{ //nolint:gosec // it is Secure if the page is
