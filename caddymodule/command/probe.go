@@ -147,11 +147,9 @@ func (p *prober) knocks() []*knock {
 	foreign.app = otherApp(p.app)
 	doubled := one("a parameter twice", http.StatusBadRequest, bySign)
 	doubled.extra = "SdkAppid=" + url.QueryEscape(foreign.app)
-	form := one("a form body", http.StatusBadRequest, bySign)
+	// Not signed: a guard would count its refusal as that of a genuine callback.
+	form := one("a form body", http.StatusUnauthorized, unsigned)
 	form.form = true
-	if p.token == "" {
-		form.refusal = http.StatusUnauthorized
-	}
 	get := one("by GET", http.StatusMethodNotAllowed, bySign)
 	get.method = http.MethodGet
 	all := []*knock{

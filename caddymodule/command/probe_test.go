@@ -175,7 +175,7 @@ forged Sign         401     refused   by the guard: sign
 stale by 2 minutes  401     refused   by the guard: stale
 of another app      403     refused   by the guard: app
 a parameter twice   400     refused   by the guard: query
-a form body         400     refused   by the guard: json
+a form body         401     refused   by the guard: unsigned
 by GET              405     refused   by the guard: method
 to /callback/       404     absent    nothing is there
 to //callback       400     refused   by the guard: query
@@ -304,7 +304,7 @@ func TestProbeKnocksAsItSays(t *testing.T) {
 	if got := calls[4].URL.Query()["SdkAppid"]; len(got) != 2 || calls[4].URL.Query().Get("Sign") == "" {
 		t.Errorf("twice: %s", got)
 	}
-	if got := calls[5].Header.Get("Content-Type"); got != "application/x-www-form-urlencoded" || signedAt(calls[5]) != 0 {
+	if got := calls[5].Header.Get("Content-Type"); got != "application/x-www-form-urlencoded" || calls[5].URL.Query().Has("Sign") {
 		t.Errorf("form: %s", got)
 	}
 	if calls[6].Method != http.MethodGet || signedAt(calls[6]) != 0 {
