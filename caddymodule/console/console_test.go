@@ -585,14 +585,23 @@ func TestEndToEndConsoleWarns(t *testing.T) {
 
 // The routes of a site without a host are those of the server, so that earlier ones are no
 // longer in JSON when the page is provisioned.
-func TestEndToEndConsoleFindsForwardAuthOfASiteWithoutAHost(t *testing.T) {
+func TestEndToEndConsoleFindsAuthenticationOfASiteWithoutAHost(t *testing.T) {
 	t.Parallel()
-	s := guardtest.NewSite(t, "respond other")
-	s.App = false
-	_, port, _ := net.SplitHostPort(guardtest.FreePort(t))
-	s.After = "http://:" + port + " {\nforward_auth 127.0.0.1:9 {\nuri /auth\n}\nhandle /console* {\ntim_console /console\n}\n}"
-	if log := s.Start(t).Log.String(); strings.Contains(log, "tim_console has no authentication") {
-		t.Errorf("a warning that there is no authentication in\n%s", log)
+	for name, auth := range map[string]string{
+		"forward_auth": "forward_auth 127.0.0.1:9 {\nuri /auth\n}",
+		"basic_auth":   "basic_auth /console* {\n" + operator + " " + passwordHash + "\n}",
+		"elsewhere":    "basic_auth /admin/* {\n" + operator + " " + passwordHash + "\n}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := guardtest.NewSite(t, "respond other")
+			s.App = false
+			_, port, _ := net.SplitHostPort(guardtest.FreePort(t))
+			s.After = "http://:" + port + " {\n" + auth + "\nhandle /console* {\ntim_console /console\n}\n}"
+			if log := s.Start(t).Log.String(); strings.Contains(log, "tim_console has no authentication") != (name == "elsewhere") {
+				t.Errorf("the warning that there is no authentication is wrong in\n%s", log)
+			}
+		})
 	}
 }
 

@@ -80,7 +80,7 @@ func routeOf(r caddyhttp.Route) (out route) {
 			if m, ok := matcher.(caddy.Module); ok {
 				matchers[m.CaddyModule().ID.Name()] = nil
 			}
-			if paths, ok := matcher.(caddyhttp.MatchPath); ok {
+			if paths, ok := matcher.(*caddyhttp.MatchPath); ok {
 				matchers["path"], _ = json.Marshal(paths) // they are text
 			}
 		}
