@@ -94,7 +94,8 @@ type Tally struct {
 	Actions map[string]int `json:"actions"` // by what the guard did
 	Refused map[string]int `json:"refused"` // by reason
 
-	// RefusedSigned counts, by reason, those of Refused that have a valid Sign.
+	// RefusedSigned counts, by reason, those of Refused that have a valid Sign, and that no
+	// rule refuses by the action reject.
 	RefusedSigned map[string]int `json:"refused_signed"`
 
 	// WouldRefuse counts, by reason, what was forwarded in report mode and would have been
@@ -117,7 +118,7 @@ func (t *Tally) count(m *remembered) {
 		t.WouldRefuse[m.reason]++
 	default:
 		t.Refused[m.reason]++
-		if m.verified {
+		if m.verified && !m.wanted {
 			t.RefusedSigned[m.reason]++
 		}
 	}

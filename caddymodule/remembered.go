@@ -16,6 +16,7 @@ type remembered struct {
 	start    time.Time
 	took     time.Duration
 	verified bool
+	wanted   bool   // a rule refuses it, by the action reject
 	command  string // if it is known
 	action   string
 	reason   string // of the rejection, if any
@@ -55,6 +56,7 @@ func (c *call) remembered(withID bool) remembered {
 	}
 	if c.rejection != nil {
 		m.reason, m.detail, m.passed = string(c.rejection.Reason), c.rejection.Detail, c.action == actionForward
+		m.wanted = c.rule != nil && c.rule.Action == actionReject
 	}
 	if v := c.verdict.Load(); v != nil && (c.fallback || c.action == actionForward) {
 		m.fallback = *v

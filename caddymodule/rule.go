@@ -366,7 +366,8 @@ func (h *Handler) firstRule(command string) *Rule {
 	return nil
 }
 
-// ruleFor returns the rule for the command, or a rejection if none allows it. A look-alike
+// ruleFor returns the rule for the command, and a rejection if it does not allow it, or if
+// there is none. A look-alike
 // of a known command is always rejected: a rule with a pattern may apply to it, but the
 // backend may take it for the known one.
 func (h *Handler) ruleFor(command string) (*Rule, error) {
@@ -383,7 +384,7 @@ func (h *Handler) ruleFor(command string) (*Rule, error) {
 		}
 	}
 	if rule == nil || rule.Action == actionReject {
-		return nil, &callback.Rejection{Reason: callback.ReasonCommand, Path: "CallbackCommand", Detail: detail}
+		return rule, &callback.Rejection{Reason: callback.ReasonCommand, Path: "CallbackCommand", Detail: detail}
 	}
 	return rule, nil
 }

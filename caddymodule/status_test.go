@@ -59,6 +59,19 @@ func TestHistoryCountsByActionReasonAndVerdict(t *testing.T) {
 	}
 }
 
+// What a rule refuses by the action reject is meant, and no reason to look at the guard.
+func TestHistoryTellsWhatNoRuleRefusesOnPurpose(t *testing.T) {
+	t.Parallel()
+	s := watched(t, "on-purpose", "on "+callback.RecallCommand+" reject", "on before forward")
+	s.post(t, request{query: goodQuery(), body: recallBody(t)})
+	s.post(t, sampleOf("C2C.CallbackAfterSendMsg"))
+	lastCalls(t, CallFilter{Guard: "on-purpose"}, 2)
+	got, _ := historyOf("on-purpose").totals()
+	if got.Refused["command"] != 2 || got.RefusedSigned["command"] != 1 {
+		t.Errorf("refused %v, of which signed %v", got.Refused, got.RefusedSigned)
+	}
+}
+
 // A configuration that is only validated, or one that is gone, is not running.
 func TestOnlyHandlersInMemoryAreLoaded(t *testing.T) {
 	t.Parallel()
