@@ -13,8 +13,8 @@ import (
 )
 
 // maxPasses is how many times Caddy may have passed a callback on before it comes to the
-// guard: by a server in front of it or two, but not more.
-const maxPasses = 4
+// guard. A few servers in front of it are normal; in a circle there is no end.
+const maxPasses = 10
 
 // isLoop reports whether the backend leads back to the guard, as a web server does that has
 // the guard's name and is its backend, too. Calls would go round until one of them fails, and
@@ -29,7 +29,11 @@ func (h *Handler) isLoop(r *http.Request, c *call) bool {
 // Via each time.
 func passes(header http.Header) (n int) {
 	for _, via := range header["Via"] {
-		n += strings.Count(via, "Caddy")
+		for server := range strings.SplitSeq(via, ",") {
+			if strings.HasSuffix(server, " Caddy") {
+				n++
+			}
+		}
 	}
 	return n
 }
