@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -146,11 +147,14 @@ func (s *Service) Waits(ctx context.Context, g *caddymodule.Guard, conversation 
 	return err == nil && waits
 }
 
-// Attempts implements [caddymodule.Deliveries]. If the store does not answer, the callback
-// cannot be a duplicate either.
+// Attempts implements [caddymodule.Deliveries]. If the store is too slow to tell, the sender of
+// the delivery has to try it again. If it does not work, the callback cannot be a duplicate.
 func (s *Service) Attempts(ctx context.Context, g *caddymodule.Guard, consumer, eventID string) bool {
+	if !s.IsOpen() {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(ctx, waitsTimeout)
 	defer cancel()
 	attempts, err := s.Outbox().Attempts(ctx, outbox.Queue{Guard: g.Name, Consumer: consumer}, eventID)
-	return err == nil && attempts
+	return attempts || errors.Is(err, context.DeadlineExceeded)
 }
