@@ -63,7 +63,7 @@ func (s *Service) warnOfLeft(before int) (left int) {
 		return before // errors of the store are logged elsewhere
 	}
 	for _, c := range counts {
-		if c.State.Waiting() {
+		if c.State.Waiting() && c.State != outbox.Running { // those may still be accepted
 			left += c.N
 		}
 	}
