@@ -25,10 +25,7 @@ func lock(path string) (unlock func(), err error) {
 		return nil, fmt.Errorf("sqlite: %s is open in another process%s; each Caddy needs a file of its own, or a store that can be shared, such as postgres",
 			path, holder(name))
 	}
-	if err := writeID(name); err != nil {
-		_ = l.Unlock()
-		return nil, fmt.Errorf("sqlite: locking: %w", err)
-	}
+	_ = writeID(name) // the error above does without
 	return func() { _ = l.Unlock() }, nil
 }
 
