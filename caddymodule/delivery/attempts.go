@@ -17,7 +17,8 @@ type attempts struct {
 		unix int64
 		n    int
 	}
-	failed int // consecutive ones
+	failed int             // consecutive ones
+	last   *outbox.Failure // of these
 }
 
 // attemptsByQueue holds the *attempts of each queue. It lives as long as the process, so that
@@ -29,9 +30,10 @@ func attemptsOf(q outbox.Queue) *attempts {
 	return a.(*attempts)
 }
 
-// note counts an attempt that has ended.
-func (a *attempts) note(err error) {
-	unix := time.Now().Unix()
+// note counts an attempt that has ended: the nth of its delivery.
+func (a *attempts) note(n int, err error) {
+	now := time.Now()
+	unix := now.Unix()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	second := &a.seconds[unix%int64(len(a.seconds))]
@@ -39,15 +41,17 @@ func (a *attempts) note(err error) {
 		second.unix, second.n = unix, 0
 	}
 	second.n++
-	a.failed++
 	if err == nil {
-		a.failed = 0
+		a.failed, a.last = 0, nil
+		return
 	}
+	a.failed++
+	a.last = &outbox.Failure{At: now.UTC(), Attempt: n, Error: err.Error()}
 }
 
 // now returns the number of attempts in the last minute, and how many have failed since one
-// did not.
-func (a *attempts) now() (perMinute, failed int) {
+// did not, with the last one of these.
+func (a *attempts) now() (perMinute, failed int, last *outbox.Failure) {
 	unix := time.Now().Unix()
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -56,5 +60,5 @@ func (a *attempts) now() (perMinute, failed int) {
 			perMinute += second.n
 		}
 	}
-	return perMinute, a.failed
+	return perMinute, a.failed, a.last
 }

@@ -45,7 +45,7 @@ func (s *Service) deliver(ctx context.Context, a outbox.Attempt) error {
 func (s *Service) ended(a outbox.Attempt, took time.Duration, err error) {
 	s.countAttempt(a, err)
 	queue := outbox.Queue{Guard: a.Guard, Consumer: a.Consumer}
-	attemptsOf(queue).note(err)
+	attemptsOf(queue).note(a.Attempt, err)
 	s.queues.note(queue, err)
 	if err == nil {
 		s.logger.Info("delivered",

@@ -42,7 +42,8 @@ type QueueStatus struct {
 	// one did not.
 	ConsecutiveFailures int `json:"consecutive_failures"`
 
-	// LastFailure is that of the newest delivery that is dead, or to be retried.
+	// LastFailure is that of the last attempt, if it has failed on this node, or of the
+	// newest delivery that is dead, or to be retried.
 	LastFailure *outbox.Failure `json:"last_failure,omitempty"`
 }
 
@@ -99,8 +100,9 @@ func (s *Service) Status(ctx context.Context) Status {
 			Guard: q.Guard, Consumer: q.Consumer, Deliveries: states, OldestAgeSeconds: oldest.Seconds(),
 			Ordered: s.optionsOf(q).Ordered, Paused: slices.Contains(paused, q),
 		}
-		status.AttemptsPerMinute, status.ConsecutiveFailures = attemptsOf(q).now()
-		if f, failed := failures[q]; failed {
+		status.AttemptsPerMinute, status.ConsecutiveFailures, status.LastFailure = attemptsOf(q).now()
+		// In the store are those of other nodes, and of this one before a restart.
+		if f, failed := failures[q]; failed && (status.LastFailure == nil || f.At.After(status.LastFailure.At)) {
 			status.LastFailure = &f
 		}
 		response.Queues = append(response.Queues, status)
@@ -124,7 +126,7 @@ func (s *Service) SetPaused(ctx context.Context, q outbox.Queue, paused bool) er
 		return err
 	}
 	if !slices.Contains(known, q) {
-		return fmt.Errorf("%w: there are %s", ErrNoQueue, queueNames(known))
+		return fmt.Errorf("%w; the queues are: %s", ErrNoQueue, queueNames(known))
 	}
 	if paused {
 		return s.Outbox().Pause(ctx, q)
