@@ -108,7 +108,7 @@ func (k *knock) judgeError(proxied bool) {
 	unknown := k.other && slices.Contains([]int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone}, k.Status)
 	switch {
 	case unknown && proxied:
-		k.Result, k.Detail = unclear, "a backend was asked beside the guard, but does not know the path"
+		k.Result, k.Detail = unclear, "a backend was asked beside the guard, or through one in report mode, but does not know the path"
 	case unknown || k.Status == http.StatusNotFound:
 		k.Result, k.Detail = absent, "nothing is there"
 	case proxied:

@@ -277,7 +277,7 @@ func TestAdminAPIErrorsSayWhatIsThere(t *testing.T) {
 		"a backend":         {[]string{"list", "--address", b.Address()}, []string{"answers, but is not Caddy's admin API with tim_callback"}},
 		"nobody":            {[]string{"list", "--address", nobody}, []string{"does not answer at " + nobody + ": dial tcp " + nobody + ": connect: connection refused", "--address", "--config"}},
 		"no socket":         {[]string{"list", "--address", "unix//no/such.sock"}, []string{"does not answer at unix//no/such.sock", "no such file"}},
-		"unknown guard":     {[]string{"list", "--address", s.Admin, "--guard", "x"}, []string{"the admin API at " + s.Admin + `: no queue of guard "x"`, "there are default"}},
+		"unknown guard":     {[]string{"list", "--address", s.Admin, "--guard", "x"}, []string{"the admin API at " + s.Admin + `: no queue of guard "x"`, "the queues are: default"}},
 		"unknown consumer":  {[]string{"retry", "--address", s.Admin, "--consumer", "x"}, []string{`consumer "x"`}},
 		"unknown state":     {[]string{"list", "--address", s.Admin, "--state", "x"}, []string{"state: want one of [pending"}},
 		"unknown delivery":  {[]string{"show", "--address", s.Admin, "1234"}, []string{"delivery 1234: ", "no such delivery"}},

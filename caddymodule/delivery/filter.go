@@ -77,7 +77,7 @@ func (s *Service) checkFilter(ctx context.Context, f outbox.Filter) error {
 	if slices.ContainsFunc(known, f.Names) {
 		return nil
 	}
-	return badRequest("no queue of guard %q and consumer %q: there are %s", f.Guard, f.Consumer, queueNames(known))
+	return badRequest("no queue of guard %q and consumer %q; the queues are: %s", f.Guard, f.Consumer, queueNames(known))
 }
 
 // knownQueues returns the queues that the configuration or the store has, which may repeat.

@@ -104,7 +104,7 @@ func testPause(t *testing.T, store string, change change, consumer string) {
 	change(t, last.Site, queue, "resume")
 	guardtest.Eventually(t, 10*time.Second, "what was waiting is delivered", func() bool { return paused.Total() == n })
 	guardtest.Eventually(t, 10*time.Second, "the gauge says so", func() bool { return last.Metric(t, "caddy_tim_callback_queue_paused"+guard) == 0 })
-	if text := last.CLI(t, true, "pause", "nobody"); !strings.Contains(text, "no running guard has this queue, and nothing is stored in it: there are front, front/archive") {
+	if text := last.CLI(t, true, "pause", "nobody"); !strings.Contains(text, "no running guard has this queue, and nothing is stored in it; the queues are: front, front/archive") {
 		t.Errorf("pausing a queue that is not there prints %s", text)
 	}
 }
