@@ -94,10 +94,15 @@ func (a Acceptance) Check(answer BackendAnswer) error {
 
 var sound = Acceptance{form: AcceptSound}
 
+// loopDetected is the HTTP status of that name.
+const loopDetected = 508
+
 func (a Acceptance) check(answer BackendAnswer) error {
 	switch {
 	case answer.Status == 0:
 		return errors.New("no handler answered")
+	case answer.Status == loopDetected:
+		return errors.New("the answer has the status 508, with which a guard refuses what its backend leads back to it")
 	case answer.Status < 200 || answer.Status > 299:
 		return fmt.Errorf("the answer has the status %d", answer.Status)
 	case a.form == Accept2xx:

@@ -38,7 +38,7 @@ func TestEndToEndDeliveryThatComesBackIsNotAccepted(t *testing.T) {
 				s.Options = option
 				p := s.Start(t)
 				guardtest.NewPoster(t, s.Listen).WantOK(t, "back")
-				item := s.WantError(t, "508")
+				item := s.WantError(t, "508, with which a guard refuses what its backend leads back to it")
 				if item.State == outbox.Delivered {
 					t.Errorf("it is %s", item.State)
 				}
